@@ -66,25 +66,29 @@ class ListChanged(NamedTuple):
 
 
 class CounterChanged(NamedTuple):
-    """A statistic for ``SPIN/stat/<module>/<name>``."""
+    """A statistic for ``SPIN/stat/<module>/<name>``; ``number`` goes out as ``count``."""
 
     module: str
     name: str
     type: str
     value: int
-    count: int
+    number: int
 
 
-class SaveDevice(NamedTuple):
-    """What people decided about a device, to be kept in UCI; ``name`` empty where unnamed."""
+class SaveDecision(NamedTuple):
+    """What people decided about a node, to be kept in UCI.
 
-    mac: str
+    ``key`` is a device's MAC, or a site's registrable domain or address; ``name`` is empty where
+    it has none of its own.
+    """
+
+    key: str
     name: str
     ignore: bool
 
 
 class SaveIgnoredAddresses(NamedTuple):
-    """The addresses and prefixes that are ignored without belonging to a device, for UCI."""
+    """The addresses and prefixes that are ignored by themselves, for UCI."""
 
     addresses: list[str]
 
@@ -111,7 +115,7 @@ Command = (
     | DnsQuerySeen
     | ListChanged
     | CounterChanged
-    | SaveDevice
+    | SaveDecision
     | SaveIgnoredAddresses
     | SaveState
     | Notice

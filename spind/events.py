@@ -94,3 +94,64 @@ class KernelCounters(NamedTuple):
     """Counters that adapters keep and ``status`` shows, by dotted name."""
 
     values: dict[str, int]
+
+
+class Decided(NamedTuple):
+    """What the configuration says people decided: at start, and after each reload.
+
+    ``nodes`` maps a device's MAC, or a site's registrable domain or address, to (name, ignored).
+    """
+
+    nodes: dict[str, tuple[str, bool]]
+    ignored_addresses: tuple[str, ...]
+
+
+class SetName(NamedTuple):
+    """Call node ``node`` by ``name``; an empty name takes it back."""
+
+    node: int
+    name: str
+
+
+class SetIgnored(NamedTuple):
+    """Hide node ``node`` from views, or show it again."""
+
+    node: int
+    ignored: bool
+
+
+class IgnoreAddress(NamedTuple):
+    """Hide an address or prefix (text, CIDR) from views, or show it again."""
+
+    address: str
+    ignored: bool
+
+
+class ResetIgnored(NamedTuple):
+    """Show everything again."""
+
+
+class AssignAddress(NamedTuple):
+    """Node ``node`` (0: a new one) has ``address``, people say."""
+
+    node: int
+    address: Address
+
+
+Event = (
+    PacketSeen
+    | Traffic
+    | TrafficEnd
+    | NeighbourSeen
+    | NeighbourGone
+    | LeaseSeen
+    | LocalAddresses
+    | Tick
+    | KernelCounters
+    | Decided
+    | SetName
+    | SetIgnored
+    | IgnoreAddress
+    | ResetIgnored
+    | AssignAddress
+)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The connections that are alive, each with whom it belongs to and how we know.
+
+Owns the bounded table of attributions. A connection enters with its first packet or with the
+first conntrack message about it, and leaves when conntrack says that it ended, or when conntrack
+never mentions it (a firewall dropped it).
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from spind.flows import Counts, FlowKey
+from spind.limits import Limits
+from spind.model import Address, ConnKey, Evidence
+from spind.nodes import Node
+from spind.wire.stream import Reassembler
+
+EMBRYO_SECONDS = 60.0
+"""How long a connection known from its packets alone waits for conntrack to confirm it."""
+
+
+class Conn:
+    """One connection and its attribution. ``outbound`` says that the device opened it."""
+
+    __slots__ = (
+        "counts",
+        "device",
+        "done",
+        "evidence",
+        "flow_key",
+        "key",
+        "name",
+        "node",
+        "outbound",
+        "peer",
+        "seen",
+        "stream",
+    )
+
+    def __init__(self, key: ConnKey, device: Node, node: Node, *, outbound: bool, now: float) -> None:
+        self.key = key
+        self.device = device
+        self.node = node
+        self.outbound = outbound
+        self.name = ""
+        self.evidence = Evidence.NONE
+        self.counts: Counts | None = None  # what was counted under flow_key; None before conntrack
+        self.seen = now
+        self.stream: Reassembler | None = None
+        self.done = False
+        self.flow_key = self.make_flow_key()
+
+    def make_flow_key(self) -> FlowKey:
+        """The flow that this connection now belongs to."""
+        key = self.key
+        # ICMP: the type in place of the port (ConnKey holds type << 8 | code).
+        port = key.dport >> 8 if key.proto in (1, 58) else key.dport
+        family = 4 if len(key.src) == 4 else 6
+        return FlowKey(self.device.id, self.node.id, key.proto, port, family, not self.outbound)
+
+    @property
+    def remote(self) -> Address:
+        """The address of the party that is not the device."""
+        return self.key.dst if self.outbound else self.key.src
+
+
+class Connections:
+    """Connections by key, least recently seen first."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.connections
+        self._conns: OrderedDict[ConnKey, Conn] = OrderedDict()
+        self._embryos: OrderedDict[ConnKey, float] = OrderedDict()
+        self._streams: OrderedDict[ConnKey, Conn] = OrderedDict()
+        self._stream_limit = limits.streams
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._conns)
+
+    def __iter__(self) -> Iterator[Conn]:
+        return iter(self._conns.values())
+
+    def get(self, key: ConnKey) -> Conn | None:
+        """The connection with exactly this key (initiator to responder)."""
+        return self._conns.get(key)
+
+    def add(self, conn: Conn, now: float) -> None:
+        """A new connection; the one unseen for longest makes room."""
+        if len(self._conns) >= self._limit:
+            self.remove(next(iter(self._conns)))
+            self.evicted += 1
+        self._conns[conn.key] = conn
+        if conn.counts is None:
+            self._embryos[conn.key] = now
+
+    def seen(self, conn: Conn, now: float) -> None:
+        """Conntrack reported traffic of it."""
+        conn.seen = now
+        if conn.key in self._conns:
+            self._conns.move_to_end(conn.key)
+        self._embryos.pop(conn.key, None)
+
+    def remove(self, key: ConnKey) -> None:
+        """The connection ended."""
+        self._conns.pop(key, None)
+        self._embryos.pop(key, None)
+        self._streams.pop(key, None)
+
+    def keep_stream(self, conn: Conn) -> None:
+        """The connection's first bytes are being put together; the oldest such one gives up."""
+        self._streams[conn.key] = conn
+        if len(self._streams) > self._stream_limit:
+            _, oldest = self._streams.popitem(last=False)
+            oldest.stream = None
+            oldest.done = True
+
+    def end_stream(self, conn: Conn) -> None:
+        """Nothing more is to be learned from the connection's bytes."""
+        conn.stream = None
+        conn.done = True
+        self._streams.pop(conn.key, None)
+
+    def expire(self, now: float) -> None:
+        """Forget connections that conntrack never confirmed."""
+        while self._embryos:
+            key, since = next(iter(self._embryos.items()))
+            if now - since < EMBRYO_SECONDS:
+                break
+            self.remove(key)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""DNS messages out of packets: a UDP payload is one, a TCP stream holds several (RFC 7766 8). Pure."""
+
+from collections import OrderedDict
+
+from spind.model import IPPROTO_TCP, ConnKey
+from spind.wire.dns import split_tcp
+from spind.wire.errors import WireError
+from spind.wire.packet import Packet
+from spind.wire.stream import Reassembler
+
+STREAM_BYTES = 131072
+"""Bytes of one direction of a DNS connection that are read: a message is at most 65,535 long."""
+
+STREAM_SEGMENTS = 64
+
+TCP_FIN = 0x01
+TCP_SYN = 0x02
+TCP_RST = 0x04
+
+
+class ResolverStreams:
+    """Both directions of the DNS connections over TCP, a bounded number; the oldest goes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._directions: OrderedDict[ConnKey, Reassembler] = OrderedDict()
+
+    def messages(self, packet: Packet) -> list[bytes]:
+        """The DNS messages that this packet completes, without their length prefix."""
+        if packet.proto != IPPROTO_TCP:
+            return [packet.payload] if packet.payload else []
+        key = packet.key
+        stream = self._directions.get(key)
+        if stream is None:
+            if not packet.payload and not packet.flags & TCP_SYN:
+                return []
+            stream = self._directions[key] = Reassembler(STREAM_BYTES, STREAM_SEGMENTS)
+            if len(self._directions) > self._limit:
+                self._directions.popitem(last=False)
+        if packet.flags & TCP_SYN:
+            stream.set_start((packet.seq + 1) & 0xFFFFFFFF)
+        messages: list[bytes] = []
+        try:
+            data = stream.add(packet.seq, packet.payload)
+            if data:
+                messages, rest = split_tcp(data)
+                stream.consume(len(data) - len(rest))
+        except WireError:
+            del self._directions[key]
+            return []
+        if packet.flags & (TCP_FIN | TCP_RST):
+            del self._directions[key]
+        return messages
