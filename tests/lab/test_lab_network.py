@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's network is a home's: addresses, names, certificates, NAT, firewall, the kernel's counts."""
+
+import json
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from spind.lab import Lab, LabError, plan
+
+pytestmark = pytest.mark.lab
+
+
+def test_devices_have_leases_with_their_names(lab: Lab) -> None:
+    leases = {}
+    for line in lab.lease_file.read_text().splitlines():
+        words = line.split()
+        if len(words) == 5:
+            leases[words[1]] = (words[2], words[3])
+    for device in lab.devices.values():
+        assert leases[device.mac] == (device.ipv4, device.name)
+        assert ip_address(device.ipv4) in ip_network(plan.LAN4)
+
+
+def test_devices_have_stable_and_temporary_addresses(lab: Lab) -> None:
+    for device in lab.devices.values():
+        expected = {plan.stable_address(prefix, device.mac) for prefix in (plan.LAN6, plan.ULA6)}
+        assert expected <= set(device.ipv6)
+        assert len(device.ipv6) == (4 if device.spec.privacy else 2)
+
+
+@pytest.mark.parametrize("target", [plan.server4(10), plan.server6(10), plan.GATEWAY4, plan.GATEWAY6])
+def test_every_device_reaches_internet_and_gateway(lab: Lab, target: str) -> None:
+    for device in lab.devices.values():
+        device.run(["ping", "-c", "1", "-W", "2", target])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("name", ["cam.vendor.test", "www.shop.test", "shop.example.co.uk", "any.wild.test"])
+def test_tls_verifies_with_the_labs_authority(lab: Lab, name: str, family: int) -> None:
+    phone = lab.device("phone")
+    answer = json.loads(phone.run(["curl", "-sS", f"-{family}", f"https://{name}/"]).stdout)
+    assert answer["sni"] == answer["host"] == name
+    assert answer["local"] in plan.resolve_site(name)
+    # IPv4 is translated, IPv6 is not.
+    assert answer["remote"] == plan.WAN4 if family == 4 else answer["remote"] in phone.ipv6
+
+
+def test_a_certificate_of_another_name_is_refused(lab: Lab) -> None:
+    argv = ["curl", "-sS", "--resolve", f"cam.evil.test:443:{plan.server4(10)}", "https://cam.evil.test/"]
+    with pytest.raises(LabError, match="certificate"):
+        lab.device("tv").run(argv)
+
+
+def test_nobody_comes_in_from_the_internet(lab: Lab) -> None:
+    camera = lab.device("camera")
+    address = plan.stable_address(plan.LAN6, camera.mac)
+    camera.run(["ping", "-c", "1", "-W", "2", plan.server6(10)])
+    assert lab.internet.run(["ping", "-c", "1", "-W", "1", address], check=False).returncode != 0
+    lab.internet.run(["ping", "-c", "1", "-W", "1", plan.WAN6])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_kernel_counters_equal_conntrack_accounting(lab: Lab, family: int) -> None:
+    tv = lab.device("tv")
+    before = lab.kernel_counters()["tv"][family]
+    url = f"http://stream.tv.test:8080/bytes/{3_000_000 + family}"
+    tv.run(["curl", "-sS", f"-{family}", "-o", "/dev/null", url])
+    argv = ["conntrack", "-L", "-f", f"ipv{family}", "-p", "tcp", "--dport", "8080", "-o", "extended"]
+    line = lab.gateway.run(argv).stdout.strip().splitlines()[-1]
+    values = {}
+    for word in line.split():
+        key, equals, value = word.partition("=")
+        if equals:
+            values.setdefault(key, []).append(value)
+    packets, sizes = [int(v) for v in values["packets"]], [int(v) for v in values["bytes"]]
+    after = lab.kernel_counters()["tv"][family]
+    difference = tuple(a - b for a, b in zip(after, before, strict=True))
+    assert difference == (sizes[0], sizes[1], packets[0], packets[1])
+    assert sizes[1] > 3_000_000
