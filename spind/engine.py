@@ -5,43 +5,31 @@ Imports no socket, thread, process or clock, so that the same engine runs live, 
 file and in a property test, and gives the same answer.
 """
 
-import logging
 from collections.abc import Callable
-from typing import NamedTuple
 
 from spind import inspect
-from spind.addresses import PrefixSet
+from spind.attribution import Attribution, Attributor
 from spind.commands import (
     Command,
     CounterChanged,
     DnsQuerySeen,
-    ListChanged,
     NodeChanged,
     NodeDeleted,
     NodeMerged,
-    Notice,
-    SaveDecision,
-    SaveIgnoredAddresses,
     SaveState,
-    TrafficReport,
     Verdict,
 )
-from spind.connections import Conn, Connections
+from spind.connections import Connections
+from spind.decisions import Decisions
 from spind.events import (
-    AssignAddress,
     ConnDelta,
-    Decided,
     Event,
-    IgnoreAddress,
     KernelCounters,
     LeaseSeen,
     LocalAddresses,
     NeighbourGone,
     NeighbourSeen,
     PacketSeen,
-    ResetIgnored,
-    SetIgnored,
-    SetName,
     Tick,
     Traffic,
     TrafficEnd,
@@ -49,9 +37,10 @@ from spind.events import (
 from spind.flows import ZERO, Counts, Flows
 from spind.ignore import IgnoreList
 from spind.limits import Limits
-from spind.model import IPPROTO_TCP, IPPROTO_UDP, Address, ConnKey, Evidence, Mac, format_address, format_mac
+from spind.model import IPPROTO_TCP, IPPROTO_UDP, Address, ConnKey, Mac
 from spind.names import Names
-from spind.nodes import Decision, Kind, Node, Nodes
+from spind.nodes import Node, Nodes
+from spind.report import TrafficRows
 from spind.resolver_streams import ResolverStreams
 from spind.shapes import node_shape
 from spind.sites import registrable_domain
@@ -74,15 +63,6 @@ ACCEPT = Verdict(accept=True, done=False)
 ACCEPT_DONE = Verdict(accept=True, done=True)
 
 
-class Attribution(NamedTuple):
-    """Whose a connection is: the device's MAC (or address), the site, the host name, the evidence."""
-
-    device: str
-    site: str
-    name: str
-    evidence: Evidence
-
-
 class Engine:
     """All state of the daemon's view of the home."""
 
@@ -103,6 +83,7 @@ class Engine:
         self.names = Names(self.limits)
         self.flows = Flows(self.limits)
         self.connections = Connections(self.limits)
+        self.attributor = Attributor(self.nodes, self.names, self.flows, self.connections)
         self.ignored = IgnoreList()
         self.kernel: dict[str, int] = {}
         self.counters: dict[str, int] = {
@@ -116,8 +97,8 @@ class Engine:
         }
         self.conntrack_entries = 0
         self._resolver_streams = ResolverStreams(self.limits.streams)
-        # (from, to, protocol, from port, to port) -> [bytes, packets]
-        self._report: dict[tuple[int, int, int, int, int], list[int]] = {}
+        self._report = TrafficRows(self.limits.report_rows)
+        self.decisions = Decisions(self.nodes, self.ignored)
         self._reported = 0.0
         self._counters_published = 0.0
         self._published: dict[str, int] = {}
@@ -132,27 +113,24 @@ class Engine:
             LocalAddresses: self._local_addresses,
             Tick: self._tick,
             KernelCounters: self._kernel_counters,
-            Decided: self._decided,
-            SetName: self._set_name,
-            SetIgnored: self._set_ignored,
-            IgnoreAddress: self._ignore_address,
-            ResetIgnored: self._reset_ignored,
-            AssignAddress: self._assign_address,
         }
+        self._deciders = self.decisions.handlers()
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event at time ``now`` (Unix seconds); what is to be done about it, in order."""
-        return self._handlers[type(event)](event, now)
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            return handler(event, now)
+        # What people decide: rare, and what it changed is announced before the rest.
+        changed, commands = self._deciders[type(event)](event, now)
+        out: list[Command] = []
+        for node in changed:
+            self._announce(node, now, out)
+        return out + commands
 
     def attribution(self, key: ConnKey) -> Attribution | None:
         """Whose the connection is, as long as it lives."""
-        conn = self.connections.get(key)
-        if conn is None:
-            return None
-        mac = conn.device.mac
-        device = format_mac(mac) if mac else next(map(format_address, conn.device.addresses), "")
-        site = conn.node.domain or format_address(conn.remote)
-        return Attribution(device, site, conn.name, conn.evidence)
+        return self.attributor.describe(key)
 
     # -- packets -------------------------------------------------------------------------
 
@@ -164,7 +142,7 @@ class Engine:
             return [ACCEPT]
         if DNS_PORT in (packet.dport, packet.sport) and packet.proto in (IPPROTO_UDP, IPPROTO_TCP):
             return self._dns_packet(packet, sender, now)
-        conn = self._connection(packet.key, sender, now)
+        conn = self.attributor.connection(packet.key, sender, now)
         if packet.proto != IPPROTO_TCP or conn is None or conn.done:
             return [ACCEPT_DONE if conn is None or conn.done else ACCEPT]
         if conn.stream is None:
@@ -177,7 +155,7 @@ class Engine:
             return [ACCEPT]
         self.connections.end_stream(conn)
         if finding.name:
-            self._rename(conn, finding.name, finding.evidence, now)
+            self.attributor.rename(conn, finding.name, finding.evidence, now)
         return [ACCEPT_DONE]
 
     def _sender(self, event: PacketSeen, now: float) -> Node | None:
@@ -196,7 +174,7 @@ class Engine:
         key = (
             packet.key if asks else ConnKey(packet.proto, packet.dst, packet.dport, packet.src, packet.sport)
         )
-        conn = self._connection(key, sender if asks else None, now)
+        conn = self.attributor.connection(key, sender if asks else None, now)
         if conn is not None:
             conn.done = True  # its name is nothing that its first bytes would tell
         for data in self._resolver_streams.messages(packet):
@@ -238,97 +216,6 @@ class Engine:
             self.nodes.touch_site_address(site, address, now)
         self._announce(site, now, out)
 
-    # -- connections ---------------------------------------------------------------------
-
-    def _connection(self, key: ConnKey, sender: Node | None, now: float) -> Conn | None:
-        """The connection with this key, attributed now if it is new; ``None`` if no device takes part."""
-        conn = self.connections.get(key)
-        if conn is not None:
-            if conn.node.deleted or conn.device.deleted:
-                return self._revive(conn, sender, now)
-            return conn
-        return self._new_connection(key, sender, now, answered=False)
-
-    def _new_connection(
-        self, key: ConnKey, sender: Node | None, now: float, *, answered: bool
-    ) -> Conn | None:
-        parties = self._parties(key, sender, now, answered=answered)
-        if parties is None:
-            return None
-        device, outbound = parties
-        remote = key.dst if outbound else key.src
-        node, name, evidence = self._peer(device, remote, now)
-        conn = Conn(key, device, node, outbound=outbound, now=now)
-        conn.name = name
-        conn.evidence = evidence
-        self.connections.add(conn, now)
-        return conn
-
-    def _parties(
-        self, key: ConnKey, sender: Node | None, now: float, *, answered: bool
-    ) -> tuple[Node, bool] | None:
-        """(the device, whether it is the initiator). An address of the home that never answered is
-        not taken for a device: a scan of the home from outside must not invent any."""
-        nodes = self.nodes
-        device = nodes.device_at(key.src)
-        if device is not None:
-            return device, True
-        if sender is not None:
-            return sender, True
-        device = nodes.device_at(key.dst)
-        if device is not None:
-            return device, False
-        if nodes.in_home(key.src) and not nodes.is_own(key.src):
-            device = nodes.device_without_mac(key.src, now)
-            if device is not None:
-                return device, True
-        if answered and nodes.in_home(key.dst) and not nodes.is_own(key.dst):
-            device = nodes.device_without_mac(key.dst, now)
-            if device is not None:
-                return device, False
-        return None
-
-    def _peer(self, device: Node, remote: Address, now: float) -> tuple[Node, str, Evidence]:
-        nodes = self.nodes
-        if nodes.is_own(remote):
-            return nodes.gateway(now), "", Evidence.NONE
-        peer = nodes.device_at(remote)
-        if peer is not None:
-            return peer, "", Evidence.NONE
-        name, evidence = self.names.lookup(device.id, remote, now)
-        if name:
-            site = nodes.site(name, registrable_domain(name), device.id, now)
-            nodes.touch_site_address(site, remote, now)
-            return site, name, evidence
-        return nodes.site_at(remote, device.id, now), "", Evidence.NONE
-
-    def _revive(self, conn: Conn, sender: Node | None, now: float) -> Conn | None:
-        """Its device or site was deleted meanwhile: attribute it again, keeping a name it had."""
-        self.connections.remove(conn.key)
-        fresh = self._new_connection(conn.key, sender, now, answered=True)
-        if fresh is not None:
-            fresh.done = conn.done
-            fresh.counts = ZERO if conn.counts is not None else None
-            if conn.name and not fresh.name and fresh.node.kind is Kind.SITE:
-                self._rename(fresh, conn.name, conn.evidence, now)
-        return fresh
-
-    def _rename(self, conn: Conn, name: str, evidence: Evidence, now: float) -> None:
-        """Better evidence for the connection's name: what it transferred so far goes along."""
-        conn.name = name
-        conn.evidence = evidence
-        if conn.node.kind is not Kind.SITE:
-            return  # a name does not turn a device of the home into a site
-        site = self.nodes.site(name, registrable_domain(name), conn.device.id, now)
-        self.nodes.touch_site_address(site, conn.remote, now)
-        old = conn.flow_key
-        conn.node = site
-        conn.flow_key = conn.make_flow_key()
-        if conn.counts is not None and conn.flow_key != old:
-            self.flows.move(old, conn.flow_key, conn.counts, now)
-        if conn.counts is not None:
-            self.flows.get(conn.flow_key, now).describe(name, evidence)
-
     # -- traffic -------------------------------------------------------------------------
 
     def _traffic(self, event: Traffic, now: float) -> list[Command]:
@@ -340,9 +227,9 @@ class Engine:
         key = delta.key
         conn = self.connections.get(key)
         if conn is None:
-            conn = self._new_connection(key, None, now, answered=delta.reply_packets > 0)
+            conn = self.attributor.attribute(key, None, now, answered=delta.reply_packets > 0)
         elif conn.node.deleted or conn.device.deleted:
-            conn = self._revive(conn, None, now)
+            conn = self.attributor.revive(conn, None, now)
         if conn is None:
             self.counters["unattributed-bytes"] += delta.orig_bytes + delta.reply_bytes
             self.counters["unattributed-packets"] += delta.orig_packets + delta.reply_packets
@@ -372,26 +259,11 @@ class Engine:
             if up_packets or down_packets:
                 self.nodes.seen(conn.device, now)
                 self.nodes.seen(conn.node, now)
-                self._note(conn, up + down, up_packets + down_packets)
+                hidden = conn.device.ignored or conn.node.ignored or self.ignored.hides(key.src, key.dst)
+                if not hidden:
+                    self._report.add(conn, up + down, up_packets + down_packets)
         if delta.ended:
             self.connections.remove(key)
-
-    def _note(self, conn: Conn, size: int, count: int) -> None:
-        """Keep a row for the next report, unless people do not want to see it."""
-        if conn.device.ignored or conn.node.ignored or self.ignored.hides(conn.key.src, conn.key.dst):
-            return
-        ends = (conn.device.id, conn.node.id) if conn.outbound else (conn.node.id, conn.device.id)
-        key = conn.key
-        ports = (0, 0) if key.proto in (1, 58) else (key.sport, key.dport)
-        row = (*ends, key.proto, *ports)
-        if row not in self._report and len(self._report) >= self.limits.report_rows:
-            row = (*ends, key.proto, 0, ports[1])
-        cell = self._report.get(row)
-        if cell is None:
-            self._report[row] = [size, count]
-        else:
-            cell[0] += size
-            cell[1] += count
 
     def _traffic_end(self, event: TrafficEnd, now: float) -> list[Command]:
         self.conntrack_entries = event.entries
@@ -401,35 +273,12 @@ class Engine:
 
     def _make_report(self, now: float) -> list[Command]:
         out: list[Command] = []
-        rows = self._report
-        if not rows:
-            return out
-        self._report = {}
         self._reported = now
-        flows: list[dict[str, object]] = []
-        total_size = total_count = 0
-        for (source, target, proto, sport, dport), (size, count) in rows.items():
-            ends = [self.nodes.by_id.get(source), self.nodes.by_id.get(target)]
-            if ends[0] is None or ends[1] is None:
-                continue  # the node went away since; the counts stay in list_flows
-            for node in ends:
-                if node is not None:
-                    self._announce(node, now, out)
-            flows.append(
-                {
-                    "from": source,
-                    "to": target,
-                    "protocol": proto,
-                    "from_port": sport,
-                    "to_port": dport,
-                    "size": size,
-                    "count": count,
-                }
-            )
-            total_size += size
-            total_count += count
-        if flows:
-            out.append(TrafficReport(flows, int(now), total_size, total_count))
+        report, mentioned = self._report.take(self.nodes.by_id, now)
+        for node in mentioned:
+            self._announce(node, now, out)
+        if report is not None:
+            out.append(report)
         return out
 
     # -- the home's side -----------------------------------------------------------------
@@ -552,87 +401,3 @@ class Engine:
                 module, _, counter = name.partition(".")
                 out.append(CounterChanged(module, counter, "total", value, value))
         return out
-
-    # -- what people decide --------------------------------------------------------------
-
-    def _decided(self, event: Decided, now: float) -> list[Command]:
-        self.nodes.decide({key: Decision(*value) for key, value in event.nodes.items()}, now)
-        out: list[Command] = []
-        for text in event.ignored_addresses:
-            try:
-                self.ignored.add(text)
-            except ValueError as error:
-                out.append(Notice(logging.WARNING, f"ignored address left out: {error}"))
-        self.ignored.keep(event.ignored_addresses)
-        return out
-
-    def _set_name(self, event: SetName, now: float) -> list[Command]:
-        node = self.nodes.by_id[event.node]
-        node.name = event.name
-        node.changed = True
-        return self._save(node, now)
-
-    def _set_ignored(self, event: SetIgnored, now: float) -> list[Command]:
-        node = self.nodes.by_id[event.node]
-        node.ignored = event.ignored
-        node.changed = True
-        return [*self._save(node, now), self._ignore_changed()]
-
-    def _ignore_address(self, event: IgnoreAddress, now: float) -> list[Command]:
-        out: list[Command] = []
-        if event.ignored:
-            self.ignored.add(event.address)
-        elif not self.ignored.remove(event.address):
-            out = self._unignore_one(event.address, now)
-        return [*out, SaveIgnoredAddresses(self.ignored.texts()), self._ignore_changed()]
-
-    def _unignore_one(self, text: str, now: float) -> list[Command]:
-        """An address that is listed because its node is: the node's others stay, by themselves."""
-        out: list[Command] = []
-        for node in self.nodes:
-            addresses = [format_address(address) for address in node.addresses]
-            if node.ignored and text in addresses:
-                node.ignored = False
-                node.changed = True
-                out += self._save(node, now)
-                for other in addresses:
-                    if other != text:
-                        self.ignored.add(other)
-        return out
-
-    def _reset_ignored(self, _event: ResetIgnored, now: float) -> list[Command]:
-        out: list[Command] = []
-        for node in self.nodes:
-            if node.ignored:
-                node.ignored = False
-                node.changed = True
-                out += self._save(node, now)
-        self.ignored.keep(())
-        return [*out, SaveIgnoredAddresses([]), self._ignore_changed()]
-
-    def _assign_address(self, event: AssignAddress, now: float) -> list[Command]:
-        node = self.nodes.assign(self.nodes.by_id[event.node] if event.node else None, event.address, now)
-        out: list[Command] = []
-        self._announce(node, now, out)
-        return out
-
-    def _save(self, node: Node, now: float) -> list[Command]:
-        self.nodes.remember(node)
-        out: list[Command] = []
-        self._announce(node, now, out)
-        if node.decision_key:
-            out.append(SaveDecision(node.decision_key, node.name, node.ignored))
-        return out
-
-    def _ignore_changed(self) -> ListChanged:
-        return ListChanged("ignore", self.ignored_texts())
-
-    def ignored_texts(self) -> list[str]:
-        """The ignore list as SPIN 1.0 has it: the addresses of ignored nodes, and those by themselves."""
-        texts = dict.fromkeys(
-            format_address(address) for node in self.nodes if node.ignored for address in node.addresses
-        )
-        return list(texts | dict.fromkeys(self.ignored.texts()))
-
-
-__all__ = ["ACCEPT", "ACCEPT_DONE", "Attribution", "Engine", "PrefixSet"]

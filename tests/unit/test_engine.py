@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The engine as a whole: events in, commands and views out."""
 
+import ssl
+
 import pytest
 from scapy.layers.dns import DNS, DNSQR, DNSRR
 
-from spind.commands import DnsQuerySeen, NodeChanged, NodeDeleted, NodeMerged, SaveState, TrafficReport, Verdict
+from spind.commands import (
+    DnsQuerySeen,
+    NodeChanged,
+    NodeDeleted,
+    NodeMerged,
+    SaveState,
+    TrafficReport,
+    Verdict,
+)
 from spind.engine import Engine
 from spind.events import (
     ConnDelta,
@@ -64,28 +74,43 @@ def ask(engine: Engine, mac: bytes, src: bytes, name: str, now: float, ident: in
 
 
 def answer(
-    engine: Engine, dst: bytes, name: str, address: str, now: float, *, ttl: int = 60, ident: int = 1, **extra: object
+    engine: Engine,
+    dst: bytes,
+    name: str,
+    address: str,
+    now: float,
+    *,
+    ttl: int = 60,
+    ident: int = 1,
+    **extra: object,
 ) -> list[object]:
     reply = bytes(
-        DNS(id=ident, qr=1, qd=DNSQR(qname=name), an=extra.get("an") or DNSRR(rrname=name, ttl=ttl, rdata=address))
+        DNS(
+            id=ident,
+            qr=1,
+            qd=DNSQR(qname=name),
+            an=extra.get("an") or DNSRR(rrname=name, ttl=ttl, rdata=address),
+        )
     )
     return engine.handle(
         PacketSeen(packet(17, GATEWAY_V4, 53, dst, 4000, payload=reply), None, from_lan=False), now
     )
 
 
-def resolve(engine: Engine, mac: bytes, src: bytes, name: str, address: str, now: float, *, ttl: int = 60) -> None:
+def resolve(
+    engine: Engine, mac: bytes, src: bytes, name: str, address: str, now: float, *, ttl: int = 60
+) -> None:
     ask(engine, mac, src, name, now)
     answer(engine, src, name, address, now, ttl=ttl)
 
 
-def transfer(engine: Engine, key: ConnKey, up: int, down: int, now: float, *, ended: bool = False) -> list[object]:
+def transfer(
+    engine: Engine, key: ConnKey, up: int, down: int, now: float, *, ended: bool = False
+) -> list[object]:
     return engine.handle(Traffic([ConnDelta(1, key, 1, up, 1, down, ended)]), now)
 
 
 def client_hello(name: str) -> bytes:
-    import ssl
-
     outgoing = ssl.MemoryBIO()
     context = ssl.create_default_context()
     tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
@@ -114,7 +139,12 @@ def test_names_by_dns_for_this_device_another_one_and_none() -> None:
     transfer(engine, own, 100, 200, T0 + 1)
     transfer(engine, other, 10, 20, T0 + 1)
     assert engine.attribution(own) == ("02:00:00:00:08:11", "vendor.test", "api.vendor.test", Evidence.DNS)
-    assert engine.attribution(other) == ("02:00:00:00:08:12", "vendor.test", "api.vendor.test", Evidence.DNS_OTHER)
+    assert engine.attribution(other) == (
+        "02:00:00:00:08:12",
+        "vendor.test",
+        "api.vendor.test",
+        Evidence.DNS_OTHER,
+    )
     late = ConnKey(6, CAMERA_V4, 5001, CDN, 443)
     transfer(engine, late, 1, 1, T0 + 63)
     assert engine.attribution(late) == ("02:00:00:00:08:11", "198.18.0.20", "", Evidence.NONE)
@@ -132,7 +162,14 @@ def test_two_sites_on_one_address_are_told_apart_by_sni_and_bytes_move_along() -
         hello = client_hello(name)
         for offset in range(0, len(hello), 100):
             piece = packet(
-                6, CAMERA_V4, port, CDN, 443, flags=0x18, seq=100 + offset, payload=hello[offset : offset + 100]
+                6,
+                CAMERA_V4,
+                port,
+                CDN,
+                443,
+                flags=0x18,
+                seq=100 + offset,
+                payload=hello[offset : offset + 100],
             )
             verdict = engine.handle(PacketSeen(piece, CAMERA, from_lan=True), T0)
         assert verdict == [Verdict(accept=True, done=True)]
@@ -148,11 +185,11 @@ def test_http_host_is_evidence() -> None:
     engine = home()
     key = ConnKey(6, CAMERA_V4, 5000, CDN, 80)
     request = b"GET / HTTP/1.1\r\nHost: WWW.Example.test\r\n\r\n"
+    engine.handle(PacketSeen(packet(6, CAMERA_V4, 5000, CDN, 80, flags=2, seq=7), CAMERA, from_lan=True), T0)
     engine.handle(
-        PacketSeen(packet(6, CAMERA_V4, 5000, CDN, 80, flags=2, seq=7), CAMERA, from_lan=True), T0
-    )
-    engine.handle(
-        PacketSeen(packet(6, CAMERA_V4, 5000, CDN, 80, flags=0x18, seq=8, payload=request), CAMERA, from_lan=True),
+        PacketSeen(
+            packet(6, CAMERA_V4, 5000, CDN, 80, flags=0x18, seq=8, payload=request), CAMERA, from_lan=True
+        ),
         T0,
     )
     assert engine.attribution(key) == ("02:00:00:00:08:11", "example.test", "www.example.test", Evidence.HTTP)
@@ -204,7 +241,9 @@ def test_messages_announce_nodes_before_mentioning_them() -> None:
     camera, site = commands[0].node, commands[1].node
     assert commands[2] == DnsQuerySeen(camera["id"], site["id"], "api.vendor.test.")
     assert site["domains"] == ["api.vendor.test."]
-    assert DnsQuerySeen not in map(type, ask(engine, CAMERA, CAMERA_V4, "api.vendor.test", T0 + 1)), "retransmitted"
+    assert DnsQuerySeen not in map(type, ask(engine, CAMERA, CAMERA_V4, "api.vendor.test", T0 + 1)), (
+        "retransmitted"
+    )
     answer(engine, CAMERA_V4, "api.vendor.test", "198.18.0.20", T0)
     transfer(engine, ConnKey(6, CAMERA_V4, 5000, CDN, 443), 100, 200, T0 + 1)
     transfer(engine, ConnKey(17, PHONE_V4, 5000, parse_address("198.18.0.99"), 123), 76, 76, T0 + 1)
@@ -323,11 +362,11 @@ def test_ignored_parties_are_left_out_of_messages_but_counted() -> None:
     transfer(engine, key, 10, 10, T0)
     assert engine.handle(TrafficEnd(1, resynced=False), T0 + 1) == []
     assert engine.flows.total(camera.id, 4)[:2] == (10, 10)
-    assert set(engine.ignored_texts()) == {"192.168.8.11", "2001:db8:8::11"}
+    assert set(engine.decisions.ignored_texts()) == {"192.168.8.11", "2001:db8:8::11"}
     engine.handle(NeighbourSeen(parse_address("2001:db8:8::99"), CAMERA), T0)
-    assert "2001:db8:8::99" in engine.ignored_texts(), "the entry follows the node"
+    assert "2001:db8:8::99" in engine.decisions.ignored_texts(), "the entry follows the node"
     engine.handle(IgnoreAddress("192.168.8.11", ignored=False), T0)
-    assert set(engine.ignored_texts()) == {"2001:db8:8::11", "2001:db8:8::99"}
+    assert set(engine.decisions.ignored_texts()) == {"2001:db8:8::11", "2001:db8:8::99"}
     engine.handle(IgnoreAddress("198.18.0.0/24", ignored=True), T0)
     transfer(engine, key, 10, 10, T0)
     assert engine.handle(TrafficEnd(1, resynced=False), T0 + 2) == []
