@@ -280,9 +280,7 @@ def _resolve(target: int, start: int, data: bytes, names: _Names) -> tuple[str, 
         target = (size & 0x3F) << 8 | data[pos + 1]
 
 
-def _remember(
-    walked: list[tuple[int, bytes]], text: str, size: int, names: _Names
-) -> tuple[str, int]:
+def _remember(walked: list[tuple[int, bytes]], text: str, size: int, names: _Names) -> tuple[str, int]:
     """Build the names that were walked through from their end, ``text`` of wire size ``size``."""
     for pos, label in reversed(walked):
         if label:

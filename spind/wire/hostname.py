@@ -42,7 +42,8 @@ def from_labels(labels: Sequence[bytes]) -> str:
     Any bytes are accepted, since DNS does (RFC 2181 11); the text is printable ASCII without
     spaces, and two names have the same text exactly if DNS takes them for the same
     (RFC 4343: ASCII case does not count). Labels are escaped as by :func:`escape`, a dot
-    inside a label as ``\.``, which makes a name at most four times as long as it was. The caller bounds labels to 63 and names to 255 bytes.
+    inside a label as ``\.``, which makes a name at most four times as long as it was. The
+    caller bounds labels to 63 and names to 255 bytes.
     """
     joined = b".".join(labels)
     if not joined.translate(None, _PLAIN) and joined.count(b".") == max(len(labels) - 1, 0):

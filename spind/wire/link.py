@@ -101,9 +101,7 @@ def parse_link(linktype: int, data: bytes) -> Frame | None:
     raise WireError(f"link type {linktype} is not supported")
 
 
-def _tagged(
-    src: Mac | None, dst: Mac | None, ethertype: int, data: bytes, offset: int
-) -> Frame | None:
+def _tagged(src: Mac | None, dst: Mac | None, ethertype: int, data: bytes, offset: int) -> Frame | None:
     """Finish a frame whose EtherType was ``ethertype``: step over VLAN tags at ``offset``."""
     vlan = 0
     for _ in range(_MAX_TAGS):

@@ -129,9 +129,7 @@ def parse_ip(data: bytes) -> Packet:
         start = offset + (words >> 2 & 0x3C)
         if start < offset + 20 or start > length:
             raise WireError("TCP data offset out of range")
-        return _new(
-            Packet, (proto, src, sport, dst, dport, length, flags, seq, data[start:end], False)
-        )
+        return _new(Packet, (proto, src, sport, dst, dport, length, flags, seq, data[start:end], False))
     if proto == IPPROTO_UDP:
         if offset + 8 > end:
             raise WireError("UDP header cut short")
@@ -141,9 +139,7 @@ def parse_ip(data: bytes) -> Packet:
             if size < 8 or (offset + size > length and not more):
                 raise WireError("UDP length out of range")
             end = min(end, offset + size)
-        return _new(
-            Packet, (proto, src, sport, dst, dport, length, 0, 0, data[offset + 8 : end], False)
-        )
+        return _new(Packet, (proto, src, sport, dst, dport, length, 0, 0, data[offset + 8 : end], False))
     if proto in _ECHOES:
         if offset + 8 > end:
             raise WireError("ICMP header cut short")
@@ -151,9 +147,7 @@ def parse_ip(data: bytes) -> Packet:
         if kind not in _ECHOES[proto]:
             ident = 0
         payload = data[offset + 8 : end]
-        return _new(
-            Packet, (proto, src, ident, dst, kind << 8 | code, length, 0, 0, payload, False)
-        )
+        return _new(Packet, (proto, src, ident, dst, kind << 8 | code, length, 0, 0, payload, False))
     if offset > end:
         raise WireError("IP header cut short")
     return _new(Packet, (proto, src, 0, dst, 0, length, 0, 0, data[offset:end], False))
