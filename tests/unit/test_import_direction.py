@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Import direction, as DESIGN 3 wants it: the core is pure, adapters do not know each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "spind"
+WIRE = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "wire").glob("*.py"))
+CORE = [
+    "addresses.py",
+    "attribution.py",
+    "calls.py",
+    "commands.py",
+    "connections.py",
+    "decisions.py",
+    "engine.py",
+    "events.py",
+    "flows.py",
+    "hostile.py",
+    "ignore.py",
+    "inspect.py",
+    "limits.py",
+    "model.py",
+    "names.py",
+    "nodes.py",
+    "report.py",
+    "resolver_streams.py",
+    "shapes.py",
+    "views.py",
+]
+PURE = [*CORE, *WIRE, "accounting.py", "config.py", "jsonrpc.py", "mqtt_messages.py", "tracker.py", "uci.py"]
+IMPURE = {
+    "asyncio",
+    "ctypes",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "select",
+    "selectors",
+    "signal",
+    "subprocess",
+    "threading",
+    "time",
+}
+ADAPTERS = {
+    "capture",
+    "capture_rules",
+    "conntrack",
+    "mqtt_pub",
+    "neighbours",
+    "rpc_socket",
+    "store",
+    "web",
+    "ubus_api",
+}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules_do_no_io(name: str) -> None:
+    tops = {module.partition(".")[0] for module in imports(ROOT / name)}
+    assert not tops & IMPURE
+    sockets = {module for module in imports(ROOT / name) if module.partition(".")[0] == "socket"}
+    assert sockets <= {"socket", "socket.AF_INET", "socket.AF_INET6", "socket.inet_ntop", "socket.inet_pton"}
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_knows_no_adapter(name: str) -> None:
+    spind = {module.split(".")[1] for module in imports(ROOT / name) if module.startswith("spind.")}
+    assert not spind & (ADAPTERS | {"daemon", "cli", "replay", "lab", "jsonrpc"})
+
+
+@pytest.mark.parametrize("name", sorted(name for name in ADAPTERS if (ROOT / f"{name}.py").exists()))
+def test_adapters_do_not_import_each_other(name: str) -> None:
+    path = ROOT / f"{name}.py"
+    spind = {module.split(".")[1] for module in imports(path) if module.startswith("spind.")}
+    assert not spind & (ADAPTERS - {name})
+
+
+def test_parsers_know_nothing_but_parsers() -> None:
+    for name in WIRE:
+        spind = {module.split(".")[1] for module in imports(ROOT / name) if module.startswith("spind.")}
+        assert spind <= {"wire", "model", "events", "hostile", "text"}, name
+
+
+def test_the_daemon_never_imports_scapy() -> None:
+    lazily = {"capfile.py", "replay.py"}
+    for path in ROOT.rglob("*.py"):
+        if path.name not in lazily and "lab" not in path.parts:
+            assert not any(module.startswith("scapy") for module in imports(path)), path
