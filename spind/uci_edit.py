@@ -192,9 +192,7 @@ def _check(change: Change) -> None:
             raise ValueError(f"character that no file can hold in value {value!r}") from None
 
 
-def _touched(
-    text: str, change: Change, own: list[Statement], statements: list[Statement]
-) -> list[Statement]:
+def _touched(text: str, change: Change, own: list[Statement], statements: list[Statement]) -> list[Statement]:
     """Statements whose lines the change alters or writes behind."""
     match change:
         case AddSection():

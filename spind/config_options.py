@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one table of all options: names, kinds, defaults, explanations. Pure.
+
+The fields of ``Config`` are the table's rows, so that type checkers know each option.
+``docs/configuration.md`` and the shipped configuration file are made from it. Must not read any
+text (that is ``config``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, NamedTuple
+
+from spind.config_kinds import (
+    ADDRESS,
+    DIRECTORY,
+    FILE,
+    FLAG,
+    HOST,
+    MASK,
+    NETWORK,
+    PORT,
+    PREFIX,
+    SOCKET,
+    TOPIC,
+    Kind,
+    choice,
+    integer,
+    list_of,
+    seconds,
+    text,
+)
+from spind.ignore import LIMIT as IGNORE_LIMIT
+from spind.limits import Limits
+from spind.model import Mac, format_mac
+
+_LIMITS = Limits()
+_BACKEND = choice("auto", "nftables", "iptables")
+_COUNT = integer(16, 1_000_000)
+
+
+class Option(NamedTuple):
+    """A row of the table; ``secret`` values are never shown."""
+
+    name: str
+    kind: Kind
+    default: Any
+    group: str
+    doc: str
+    secret: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSection:
+    """``config device``: what people decided about a device."""
+
+    section: str
+    mac: Mac
+    name: str = ""
+    profile: str = ""
+    ignore: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSection:
+    """``config site``: what people decided about a remote party, by its domain or address."""
+
+    section: str
+    key: str
+    name: str = ""
+    ignore: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OtherSection:
+    """``config rule`` or ``config profile``, as it stands in the file."""
+
+    section: str
+    options: Mapping[str, str | tuple[str, ...]]
+    line: int
+
+
+def _option(group: str, kind: Kind, default: Any, doc: str, *, secret: bool = False) -> Any:
+    row = {"kind": kind, "group": group, "doc": doc, "secret": secret}
+    return field(default=default, metadata=row, repr=not secret)
+
+
+_general = partial(_option, "The daemon")
+_kernel = partial(_option, "Capture and kernel")
+_mqtt = partial(_option, "MQTT")
+_web = partial(_option, "Web interface")
+_place = partial(_option, "Sockets and files")
+_views = partial(_option, "What is shown")
+_limit = partial(_option, "Limits", _COUNT)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything the file says; each option is an attribute of the same name.
+
+    Lists are tuples, flags bools, masks ints, times seconds; addresses and paths are text as
+    sockets and files take them. An optional path, name or password is empty where it is not set.
+    """
+
+    enabled: bool = _general(FLAG, True, "Whether the service starts at boot.")
+    mode: str = _general(
+        choice("router", "bridge", "local"),
+        "router",
+        "Where the daemon stands: router for a gateway that routes between the home and the internet, "
+        "bridge for a machine that bridges the home's traffic, local for a machine that watches itself only.",
+    )
+    lan: tuple[str, ...] = _general(
+        list_of(NETWORK, 32),
+        ("lan",),
+        "The home's side: names of networks in /etc/config/network, or of interfaces such as br-lan.",
+    )
+    log_usesyslog: bool = _general(FLAG, True, "Log to syslog; otherwise to standard error.")
+    log_loglevel: int = _general(
+        integer(0, 7),
+        6,
+        "The least important level that is logged: 3 errors, 4 warnings, 6 information, 7 debugging.",
+    )
+    pid_file: str = _general(FILE, "", "File to write the process id to; none if not set.")
+
+    capture_backend: str = _kernel(
+        _BACKEND,
+        "auto",
+        "Which rules bring in packets; auto is nftables if the kernel has nft_queue, else iptables.",
+    )
+    block_backend: str = _kernel(
+        _BACKEND,
+        "auto",
+        "Which rules block traffic; auto is nftables if the kernel has it, else iptables.",
+    )
+    iptable_queue_dns: int = _kernel(
+        integer(0, 65535), 1, "Number of the NFQUEUE for DNS packets; change it if another program has it."
+    )
+    iptable_queue_block: int = _kernel(
+        integer(0, 65535),
+        2,
+        "Number of the NFQUEUE for the first packets of connections. It must differ from iptable_queue_dns.",
+    )
+    ctmark_mask: int = _kernel(
+        MASK,
+        0x0E000000,
+        "Bits of the connection mark that are the daemon's own; it leaves all others alone. The default is "
+        "out of the way of sqm (0xff), mwan3 (0x3f00), GL.iNet's policies (0xf000), and pbr, openNDS and "
+        "Tailscale (0xff0000). DSCP values kept in the mark for tc ctinfo (0xfc000000) are in its way: with "
+        "these, set bits that nothing else uses.",
+    )
+    conntrack_interval: float = _kernel(
+        seconds(0.1, 60),
+        1.0,
+        "Time between two readings of the kernel's byte counters, the pace of traffic messages.",
+    )
+
+    pubsub_host: str = _mqtt(HOST, "127.0.0.1", "The MQTT broker, by name or address.")
+    pubsub_port: int = _mqtt(PORT, 1883, "The broker's port.")
+    pubsub_websocket_host: str = _mqtt(
+        HOST, "127.0.0.1", "The broker's name or address for browsers, which use MQTT over WebSocket."
+    )
+    pubsub_websocket_port: int = _mqtt(PORT, 1884, "The broker's WebSocket port.")
+    pubsub_channel_traffic: str = _mqtt(
+        TOPIC,
+        "SPIN/traffic",
+        "Topic of traffic messages. What is before its last slash begins all other topics, too.",
+    )
+    pubsub_timeout: int = _mqtt(
+        integer(1, 65535), 60, "Keep-alive time in seconds; a connection silent for longer is taken for dead."
+    )
+    pubsub_user: str = _mqtt(text(255), "", "User name for the broker; none if not set.")
+    pubsub_password: str = _mqtt(text(1024), "", "Password for the broker; none if not set.", secret=True)
+    pubsub_tls_ca_file: str = _mqtt(
+        FILE, "", "Certificates (PEM) that the broker's must be signed by. If it is set, TLS is used."
+    )
+    pubsub_rpc: bool = _mqtt(
+        FLAG,
+        False,
+        "Take JSON-RPC requests over MQTT. Whoever may publish on the broker can then control the home.",
+    )
+
+    spinweb_interfaces: tuple[str, ...] = _web(
+        list_of(ADDRESS, 16), ("127.0.0.1",), "Addresses of this machine that the web interface listens on."
+    )
+    spinweb_port: int = _web(PORT, 13026, "Port that the web interface listens on.")
+    spinweb_tls_certificate_file: str = _web(
+        FILE, "", "Certificate (PEM). If it and the key are set, the web interface speaks HTTPS only."
+    )
+    spinweb_tls_key_file: str = _web(FILE, "", "Private key (PEM) of the certificate.")
+    spinweb_password_file: str = _web(
+        FILE, "", "Password file as mosquitto_passwd writes it. If it is set, users have to log in."
+    )
+
+    rpc_socket: str = _place(SOCKET, "/var/run/spin_rpc.sock", "Unix socket for JSON-RPC, for root only.")
+    ubus_socket: str = _place(SOCKET, "/var/run/ubus/ubus.sock", "Unix socket of ubusd, OpenWrt's bus.")
+    state_dir: str = _place(
+        DIRECTORY,
+        "/var/lib/spin",
+        "Where the ids of devices are kept, so that a restart does not change them.",
+    )
+    history_dir: str = _place(
+        DIRECTORY, "/var/run/spin", "Where traffic history is kept; best in memory (tmpfs), to spare flash."
+    )
+    lease_file: tuple[str, ...] = _place(
+        list_of(FILE, 16),
+        ("/tmp/dhcp.leases", "/var/lib/misc/dnsmasq.leases"),  # noqa: S108 - dnsmasq's own paths
+        "dnsmasq's lease files, which tell the names that devices give themselves. Missing ones do no harm.",
+    )
+
+    node_cache_retain_time: int = _views(
+        integer(1, 31_536_000),
+        1800,
+        "Seconds after which a device or remote party that was not seen again is forgotten.",
+    )
+    ignore_ip: tuple[str, ...] = _views(
+        list_of(PREFIX, IGNORE_LIMIT),
+        (),
+        "Addresses and prefixes that are not shown. Ignoring hides; it neither blocks nor allows.",
+    )
+    dots_enabled: bool = _views(FLAG, False, "Take reports of attacks over DOTS (RFC 9132), as SPIN 1.0.")
+    dots_log_only: bool = _views(FLAG, False, "Log what DOTS reports, and act on nothing.")
+
+    limit_devices: int = _limit(
+        _LIMITS.devices, "Devices. The one unseen for longest goes, if nobody named it."
+    )
+    limit_sites: int = _limit(
+        _LIMITS.sites, "Remote parties. The one unseen for longest goes, if nobody named it."
+    )
+    limit_sites_per_device: int = _limit(
+        _LIMITS.sites_per_device,
+        "Remote parties of one device; beyond, its nameless addresses are counted together.",
+    )
+    limit_addresses_per_node: int = _limit(
+        _LIMITS.addresses_per_node, "Addresses of one node; the oldest goes."
+    )
+    limit_domains_per_node: int = _limit(_LIMITS.domains_per_node, "Host names of one node; the oldest goes.")
+    limit_names: int = _limit(_LIMITS.names, "DNS answers remembered; the least recently answered goes.")
+    limit_queries: int = _limit(_LIMITS.queries, "DNS queries that wait for their answer; the oldest goes.")
+    limit_connections: int = _limit(
+        _LIMITS.connections, "Connections known by name; the one unseen for longest goes and is named anew."
+    )
+    limit_flows: int = _limit(
+        _LIMITS.flows, "Flows; the one unseen for longest goes, its bytes stay in the device's total."
+    )
+    limit_window_cells: int = _limit(
+        _LIMITS.window_cells,
+        "Cells of the ten-minute time series; beyond, pairs are counted per device only.",
+    )
+    limit_report_rows: int = _limit(
+        _LIMITS.report_rows, "Rows of one traffic message; beyond, connections share a row per pair of nodes."
+    )
+    limit_streams: int = _limit(
+        _LIMITS.streams, "TCP streams that are read for names at a time; the oldest goes."
+    )
+
+    devices: tuple[DeviceSection, ...] = ()
+    sites: tuple[SiteSection, ...] = ()
+    rules: tuple[OtherSection, ...] = ()
+    profiles: tuple[OtherSection, ...] = ()
+
+    @property
+    def limits(self) -> Limits:
+        """The ``limit_*`` options as the engine takes them."""
+        return Limits(**{name: getattr(self, f"limit_{name}") for name in Limits._fields})
+
+    def decisions(self) -> dict[str, tuple[str, bool]]:
+        """(name, ignored) of devices by MAC and of sites by domain or address, for ``events.Decided``."""
+        decided = {format_mac(device.mac): (device.name, device.ignore) for device in self.devices}
+        return decided | {site.key: (site.name, site.ignore) for site in self.sites}
+
+
+OPTIONS = {f.name: Option(f.name, default=f.default, **f.metadata) for f in fields(Config) if f.metadata}
+"""The table of the main section's options, in the order of the documentation."""
+
+SECTIONS = {
+    "device": {
+        "mac": "MAC address of the device.",
+        "name": "What people call it: at most 64 characters.",
+        "profile": "Name of the profile section that holds for it.",
+        "ignore": "1 hides it from views and messages; what blocks it goes on blocking it.",
+    },
+    "site": {
+        "domain": "Registrable domain of the remote party, such as example.org.",
+        "ip": "Its address, if it is known by nothing else.",
+        "name": "What people call it: at most 64 characters.",
+        "ignore": "1 hides it from views and messages; what blocks it goes on blocking it.",
+    },
+    "rule": {
+        "device": "MAC address of the device it is for; all devices if not set.",
+        "node": "Domain or address of the remote party it is for.",
+        "domain": "Host name or domain it is for.",
+        "ip": "Address or prefix it is for.",
+        "port": "Port of the remote party.",
+        "protocol": "tcp, udp, icmp or a number.",
+        "action": "block or allow.",
+        "until": "Unix time in seconds at which the rule ends.",
+        "schedule": "Times of the week at which it holds.",
+        "comment": "Why it is there.",
+        "author": "Who made it: owner, provider, profile or detector.",
+        "created": "Unix time in seconds at which it was made.",
+    },
+    "profile": {
+        "name": "What people call it.",
+        "description": "What it is for.",
+        "default": "allow or block: what holds for everything that is not listed.",
+        "allow_domain": "List of domains that are allowed.",
+        "block_domain": "List of domains that are blocked.",
+        "allow_ip": "List of addresses and prefixes that are allowed.",
+        "block_ip": "List of addresses and prefixes that are blocked.",
+    },
+}
+"""The other sections and their options; those of rules and profiles are kept as they stand."""
+
+_BROKER = "spind starts no broker: run mosquitto as a service of its own"
+_RULES = "spind keeps its rules in a table of its own"
+OBSOLETE = {
+    "log_file": "spind logs to syslog or to standard error (log_usesyslog)",
+    "log_use_syslog": "the option is called log_usesyslog",
+    "pubsub_channel_commands": "requests come in at SPIN/jsonrpc/q, if pubsub_rpc is 1",
+    "pubsub_run_mosquitto": _BROKER,
+    "pubsub_run_password_file": _BROKER,
+    "pubsub_run_pid_file": _BROKER,
+    "pubsub_run_user": _BROKER,
+    "iptable_nflog_dns_group": "the queue of DNS packets is iptable_queue_dns",
+    "iptable_place_block": _RULES,
+    "iptable_place_dns": _RULES,
+    "iptable_debug": f"{_RULES}; 'nft list table inet spin' shows it",
+    "spinweb_pid_file": "the web interface is a part of spind (pid_file)",
+}
+"""Options of SPIN 1.0 that mean nothing here, and why."""
