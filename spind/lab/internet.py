@@ -30,7 +30,7 @@ BACKLOG = 4096
 
 # linux/in6.h; ip(7) and ipv6(7) describe the control messages.
 _IP_PKTINFO = 8
-_IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50
+_IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_FREEBIND = 49, 50, 78
 
 
 def tls_context(certificates: Path) -> ssl.SSLContext:
@@ -105,6 +105,8 @@ class Datagrams:
         if self._six:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            # The addresses are local by a route, not by being configured: answer from them anyway.
+            self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         else:
             self.socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         with contextlib.suppress(OSError):

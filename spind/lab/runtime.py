@@ -12,6 +12,7 @@ or the machine was restarted since. A lab that was handed over (``spind lab up``
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def destroy(name: str) -> None:
     state = read_state(name)
     namespaces = [str(namespace) for namespace in state["namespaces"]]
     if state.get("boot") == boot_id():
+        _end_recorded(directory(name))
         netns.end_processes(namespaces)
         netns.delete(namespaces)
     for namespace in namespaces:
@@ -116,6 +118,23 @@ def destroy(name: str) -> None:
             parent.rmdir()  # only where it is empty: nobody else uses it
         except OSError:
             continue
+
+
+def _end_recorded(path: Path) -> None:
+    """End daemons that were started but have perhaps not entered their namespace yet."""
+    for file in (path / "pids").glob("*"):
+        try:
+            pid, _, started = file.read_text().partition(" ")
+            descriptor = os.pidfd_open(int(pid))
+        except (OSError, ValueError):  # it has ended, or somebody else takes the lab down too
+            continue
+        try:
+            if start_time(int(pid)) == int(started):
+                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(descriptor)
 
 
 def reap() -> list[str]:

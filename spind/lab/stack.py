@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""spind and an MQTT broker in the lab's gateway: for the demo, and for tests of the whole.
+
+Owns their configuration files and processes. Knows nothing of the daemon but its command line,
+its configuration's words (UCI) and JSON-RPC on its Unix socket.
+"""
+
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from spind.lab import plan
+from spind.lab.errors import LabError
+from spind.lab.lab import Lab
+from spind.lab.node import wait_until
+
+BROKER_PORT = 1883
+START_SECONDS = 15.0
+REPLY_SECONDS = 10.0
+
+Option = str | int | Sequence[str]
+
+
+class CallError(LabError):
+    """The daemon answered with an error; ``error`` is the JSON-RPC error object."""
+
+    def __init__(self, method: str, error: dict[str, Any]) -> None:
+        super().__init__(f"{method}: {error.get('message', error)}")
+        self.error = error
+
+
+class Broker:
+    """mosquitto on the gateway's loopback address, open to everybody there."""
+
+    def __init__(self, lab: Lab, port: int = BROKER_PORT) -> None:
+        self._lab = lab
+        self._port = port
+
+    def start(self) -> None:
+        """Start it, and wait until it listens; ``LabError`` where it does not."""
+        file = self._lab.root / "conf" / "mosquitto.conf"
+        lines = ["user root", "allow_anonymous true", "persistence false", f"listener {self._port} 127.0.0.1"]
+        file.write_text("\n".join(lines) + "\n")
+        self._lab.gateway.start("mosquitto", ["mosquitto", "-c", file])
+        wait_until(self._listens, START_SECONDS, "mosquitto")
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._lab.gateway.stop("mosquitto")
+
+    def _listens(self) -> bool:
+        self._lab.gateway.check("mosquitto")
+        return self._lab.gateway.call(self._connects)
+
+    def _connects(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(2)
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+class Spind:
+    """``spind run`` in the gateway of ``lab``, with a configuration made for it.
+
+    ``options`` add to or replace those of the section ``spind`` (a list becomes a ``list``;
+    ``None`` leaves one out); ``more`` is UCI text put after it. ``what`` names the daemon in the
+    lab, so that several can run after one another with states of their own.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        options: Mapping[str, Option | None] | None = None,
+        more: str = "",
+        what: str = "spind",
+    ) -> None:
+        self.lab = lab
+        self.what = what
+        self.config = lab.root / "conf" / f"{what}.uci"
+        self.state_dir = lab.root / "data" / what
+        self.rpc_socket = self.state_dir / "rpc.sock"
+        self.options: dict[str, Option | None] = {
+            "mode": "router",
+            "lan": [plan.LAN_BRIDGE],
+            "pubsub_host": "127.0.0.1",
+            "pubsub_port": BROKER_PORT,
+            "rpc_socket": str(self.rpc_socket),
+            "state_dir": str(self.state_dir),
+            "pid_file": str(self.state_dir / "spind.pid"),
+            "lease_file": [str(lab.lease_file)],
+            "log_usesyslog": 0,
+            **(options or {}),
+        }
+        self.more = more
+
+    def configure(self) -> None:
+        """Write the configuration file out of ``options`` and ``more``."""
+        self.config.write_text(uci_section("spind", "spind", self.options) + self.more)
+
+    def start(self, *, wait: bool = True) -> "subprocess.Popen[bytes]":
+        """Start it, and (``wait``) wait until it answers ``status``; ``LabError`` where it ends instead."""
+        self.state_dir.mkdir(exist_ok=True)
+        self.configure()
+        gateway = self.lab.gateway
+        process = gateway.start(self.what, gateway.python("spind", "run", "-c", self.config))
+        if wait:
+            wait_until(self._answers, START_SECONDS, "spind's first answer")
+        return process
+
+    def _answers(self) -> bool:
+        self.lab.gateway.check(self.what)
+        try:
+            self.call("status")
+        except CallError:
+            return True
+        except (OSError, LabError):
+            return False
+        return True
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int | None:
+        """End it with signal ``number``; its exit status."""
+        return self.lab.gateway.stop(self.what, number)
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Result of ``method``; ``CallError`` where the daemon refuses, ``OSError`` where it is not there."""
+        with RpcClient(self.rpc_socket) as client:
+            return client.call(method, **params)
+
+
+class RpcClient:
+    """One connection to a daemon's JSON-RPC socket, for one call after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(REPLY_SECONDS)
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
+        self._number = 0
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Result of ``method``; ``CallError`` where the daemon refuses."""
+        self._number += 1
+        request: dict[str, Any] = {"jsonrpc": "2.0", "id": self._number, "method": method}
+        if params:
+            request["params"] = params
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        line = self._file.readline()
+        if not line:
+            raise LabError(f"the daemon closed the connection instead of answering {method}")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise CallError(method, reply["error"])
+        return reply.get("result")
+
+
+def uci_section(kind: str, name: str, options: Mapping[str, Option | None]) -> str:
+    """A section in UCI syntax; ``None`` leaves an option out."""
+    lines = [f"config {kind} {_quote(name)}" if name else f"config {kind}"]
+    for key, value in options.items():
+        if isinstance(value, str | int):
+            lines.append(f"\toption {key} {_quote(str(value))}")
+        elif value is not None:
+            lines += [f"\tlist {key} {_quote(item)}" for item in value]
+    return "\n".join(lines) + "\n\n"
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
