@@ -323,9 +323,12 @@ def _lines_behind(text: str, statement: Statement, kind: str, name: str, values:
 
 
 def _patched(text: str, patches: list[_Patch]) -> str:
-    for patch in sorted(patches, reverse=True):
-        text = text[: patch.start] + patch.new + text[patch.stop :]
-    return text
+    parts = []
+    done = 0
+    for patch in sorted(patches):  # what is inserted goes before what is removed at the same place
+        parts += [text[done : patch.start], patch.new]
+        done = patch.stop
+    return "".join(parts) + text[done:]
 
 
 def _append(text: str, change: AddSection) -> str:
