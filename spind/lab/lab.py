@@ -15,19 +15,26 @@ root, and leaves everything outside its own namespaces and its runtime directory
 A lab whose owner was killed is removed by the next lab that starts, or by ``spind lab down --stale``.
 """
 
+import asyncio
 import json
 import os
+import re
 import secrets
 import shutil
+import signal
+import socket
 from collections.abc import Sequence
 from functools import partial
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
 from spind.lab import certs, counters, netns, plan, render, runtime
+from spind.lab.behaviours import seeded
 from spind.lab.errors import LabError
 from spind.lab.node import Device, Node, wait_until
 from spind.lab.plan import DEFAULT_DEVICES, SITES, DeviceSpec
+from spind.lab.resolver import Resolver
 
 # What the lab runs, and the Debian package that has it.
 PROGRAMS = {
@@ -256,6 +263,46 @@ class Lab:
             words = log.read_text(errors="replace").strip().splitlines()[-5:]
             for word in words:
                 os.write(2, f"{log.name}: {word}\n".encode())
+
+    # -- the internet's side ---------------------------------------------------------------------
+
+    def server_status(self, *, reset: bool = False) -> dict[str, Any]:
+        """What the internet's servers received and sent, per peer and service (``tally.Tally.as_json``)."""
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(10)
+            link.connect(str(self.control_socket))
+            link.sendall(b"reset\n" if reset else b"status\n")
+            with link.makefile("rb") as answer:
+                status: dict[str, Any] = json.loads(answer.readline())
+        return status
+
+    def set_name(self, name: str, addresses: Sequence[str]) -> None:
+        """Give ``name`` (one that the lab does not have itself) these addresses in the internet's DNS.
+
+        They replace those of an earlier call; none take the name away. Answers have a TTL of
+        2 s. Comes back once the name server answers so.
+        """
+        if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", name) or plan.resolve_site(name):
+            raise LabError(f"not a name that can be given: {name!r}")
+        file = self.hosts_dir / name
+        file.write_text("".join(f"{ip_address(address)} {name}\n" for address in addresses))
+        # The watch only adds (dnsmasq(8), --hostsdir); the signal makes it read everything anew.
+        pid = self.internet.pid("dnsmasq")
+        if pid is None:
+            raise LabError("the internet's name server does not run")
+        os.kill(pid, signal.SIGHUP)
+        wanted = {str(ip_address(address)) for address in addresses}
+        wait_until(lambda: self._asked(name) == wanted, 5, f"the name server to know {name}")
+
+    def _asked(self, name: str) -> set[str]:
+        """What the internet's name server says of ``name`` now."""
+
+        async def ask() -> set[str]:
+            resolver = Resolver(plan.DNS4, seeded(name))
+            answers = [await resolver.lookup(name, family) for family in (4, 6)]
+            return {address for answer in answers for address in answer.addresses}
+
+        return self.internet.call(lambda: asyncio.run(ask()))
 
     # -- what the kernel counted ------------------------------------------------------------------
 

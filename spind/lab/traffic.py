@@ -9,6 +9,7 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,13 +61,14 @@ class Traffic:
     def __enter__(self) -> Self:
         self._deadline = time.monotonic() + self._seconds + GRACE_SECONDS + 10
         for device in self._devices:
-            self._running[device.name] = device.popen(
-                device.python("spind.lab.device", self._life(device)),
-                stdin=subprocess.DEVNULL,
-                stdout=(self._lab.root / "data" / f"{device.name}.done").open("wb"),
-                stderr=device.log_file("life").open("ab"),
-                start_new_session=True,
-            )
+            with self._said(device).open("wb") as out, device.log_file("life").open("ab") as log:
+                self._running[device.name] = device.popen(
+                    device.python("spind.lab.device", self._life(device)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=log,
+                    start_new_session=True,
+                )
         return self
 
     def __exit__(
@@ -81,6 +83,10 @@ class Traffic:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def _said(self, device: Device) -> Path:
+        """Where ``device`` writes what it has done."""
+        return self._lab.root / "data" / f"{device.name}.done"
 
     def _life(self, device: Device) -> str:
         return json.dumps(
@@ -110,7 +116,7 @@ class Traffic:
             if status != 0:
                 words = self._lab.device(name).log_file("life").read_text(errors="replace")[-500:]
                 raise LabError(f"{name} failed ({status}): {words.strip()}")
-            lines = (self._lab.root / "data" / f"{name}.done").read_text().splitlines()
+            lines = self._said(self._lab.device(name)).read_text().splitlines()
             report[name] = [entry for entry in map(json.loads, lines) if "finished" not in entry]
         return report
 
