@@ -59,6 +59,8 @@ _NFGENMSG = Struct("!BBH")
 _PARAMS = Struct("!IB")
 _U32 = Struct("!I")
 
+_DNS = 53
+
 # linux/netfilter.h: the only hook where a mark on the packet may be changed without harm; in
 # LOCAL_OUT a changed mark makes the kernel route the packet again.
 _NF_INET_FORWARD = 2
@@ -195,12 +197,20 @@ class Capture:
                 self._dropped += 1
                 packet.drop()
                 return
-            if verdict.done and self._done_mark and packet.hook == _NF_INET_FORWARD:
-                self._done += 1
-                packet.set_mark(packet.mark | self._done_mark)
-            packet.accept()
+            if not (verdict.done and packet.hook == _NF_INET_FORWARD and self._may_mark(packet)):
+                packet.accept()
+                return
+            # Once more through the same hook, whose first rule takes the bit to the connection's
+            # mark and accepts.
+            self._done += 1
+            packet.set_mark(packet.mark | self._done_mark)
+            packet.repeat()
         except (OSError, RuntimeError) as error:
             self._complain("verdict", error)
+
+    def _may_mark(self, packet: netfilterqueue.Packet) -> bool:
+        """Whether there is a bit to set. One that is set came back from rules that are gone."""
+        return self._done_mark != 0 and not packet.mark & self._done_mark
 
     def _ask(self, packet: netfilterqueue.Packet) -> Verdict | None:
         """Ask ``on_packet``; ``None`` where the packet cannot be understood or that failed."""
@@ -214,14 +224,17 @@ class Capture:
             self._complain("parser", error)
             return None
         try:
-            index = packet.physindev or packet.indev
-            from_lan = bool(index) and self._is_lan(index)
+            # Of a bridge we know its ports (mode bridge) or itself (the others).
+            from_lan = any(index and self._is_lan(index) for index in (packet.physindev, packet.indev))
             mac = packet.get_hw() if from_lan else None
-            return self._on_packet(PacketSeen(parsed, mac[:6] if mac else None, from_lan))
+            verdict = self._on_packet(PacketSeen(parsed, mac[:6] if mac else None, from_lan))
         except Exception as error:
             self._failed += 1
             self._complain("handler", error)
             return None
+        if verdict.done and _DNS in (parsed.sport, parsed.dport):
+            return verdict._replace(done=False)  # each query and answer is wanted, whatever came before
+        return verdict
 
     def _complain(self, where: str, error: Exception) -> None:
         """Log a failure, once of its kind."""

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Capture rules as iptables: their text, and putting them into the kernel with python-iptables.
+
+For kernels without ``nft_queue``. Owns the chains of the tables ``mangle`` (IPv4 and IPv6) whose names
+begin with ``SPIN_CAPTURE_``, and the jumps to them. Which packets to queue is decided in
+``capture_rules``.
+"""
+
+import contextlib
+import fcntl
+import importlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spind.capture_rules import ALIVE_SECONDS, HEADERS_MAX, HOOKS, CaptureSpec, Rule, capture_rules
+
+_PREFIX = "SPIN_CAPTURE_"
+_LOCK_SECONDS = 0.5
+_ALIVE_LIST = {4: "spin_capture4", 6: "spin_capture6"}
+_ALIVE_FILE = {family: Path("/proc/net/xt_recent", name) for family, name in _ALIVE_LIST.items()}
+_ALIVE_ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a mask, not an address to listen on
+Options = tuple[tuple[str, str], ...]
+
+
+class XtRule(NamedTuple):
+    """A rule in iptables' own words. ``first`` puts it at the head of ``chain``, else at its end.
+
+    Matches and the target are (name, options); an option without a value has an empty one.
+    """
+
+    chain: str
+    target: tuple[str, Options]
+    matches: tuple[tuple[str, Options], ...] = ()
+    incoming: str = ""
+    outgoing: str = ""
+    protocol: str = ""
+    first: bool = False
+
+    def text(self) -> str:
+        """Write the rule as iptables(8) takes it."""
+        words = ["-I" if self.first else "-A", self.chain]
+        for option, name in (("-i", self.incoming), ("-o", self.outgoing)):
+            if name:
+                words += ["!", option, name[1:].strip()] if name.startswith("!") else [option, name]
+        if self.protocol:
+            words += ["-p", self.protocol]
+        for name, options in self.matches:
+            words += ["-m", name, *_xt_words(options)]
+        words += ["-j", self.target[0], *_xt_words(self.target[1])]
+        return " ".join(words)
+
+
+def _xt_words(options: Options) -> list[str]:
+    words: list[str] = []
+    for name, value in options:
+        words += [f"--{name}", value] if value else [f"--{name}"]
+    return words
+
+
+def render_iptables(rules: list[Rule], done_mark: int, family: int) -> list[XtRule]:
+    """Rules for the table ``mangle`` of iptables (``family`` 4) or ip6tables (6), in order.
+
+    The dead man's switch is an entry of a list of the match ``recent``, which the kernel makes one
+    for all addresses by a mask of no bits; we refresh it by a write to its file.
+    """
+    bit = f"{done_mark:#x}/{done_mark:#x}"
+    written: list[XtRule] = []
+    for rule in rules:
+        if rule.action == "remember":
+            done = _PREFIX + "DONE"
+            written += [
+                XtRule("FORWARD", (done, ()), (("mark", (("mark", bit),)),), first=True),
+                XtRule(done, ("CONNMARK", (("set-xmark", bit),))),
+                XtRule(done, ("MARK", (("set-xmark", f"0x0/{done_mark:#x}"),))),
+                XtRule(done, ("ACCEPT", ())),
+            ]
+            continue
+        written.append(
+            XtRule(
+                _PREFIX + rule.chain.upper(),
+                _xt_target(rule),
+                tuple(_xt_matches(rule, bit, family)),
+                rule.incoming.replace(" ", ""),
+                rule.outgoing.replace(" ", ""),
+                rule.protocol,
+            )
+        )
+    written += [
+        XtRule(hook.upper(), (_PREFIX + hook.upper(), ()))
+        for hook in HOOKS
+        if any(rule.chain == hook and rule.action != "remember" for rule in rules)
+    ]
+    return written
+
+
+def _xt_target(rule: Rule) -> tuple[str, Options]:
+    if rule.action == "queue":
+        return "NFQUEUE", (("queue-num", str(rule.queue)), ("queue-bypass", ""))
+    if rule.action == "return":
+        return "RETURN", ()
+    return _PREFIX + rule.target.upper(), ()
+
+
+def _xt_matches(rule: Rule, bit: str, family: int) -> list[tuple[str, Options]]:
+    matches: list[tuple[str, Options]] = []
+    transport: list[tuple[str, str]] = []
+    if rule.destination_port:
+        transport.append(("dport", str(rule.destination_port)))
+    if rule.source_port:
+        transport.append(("sport", str(rule.source_port)))
+    if rule.payload == "push":
+        transport.append(("tcp-flags", "PSH PSH"))
+    if transport:
+        matches.append((rule.protocol, tuple(transport)))
+    if rule.payload == "long":
+        matches.append(("length", (("length", f"{HEADERS_MAX + 1}:65535"),)))
+    if rule.new:
+        matches.append(("conntrack", (("ctstate", "NEW"),)))
+    if rule.original:
+        matches.append(("conntrack", (("ctdir", "ORIGINAL"),)))
+    if rule.packets is not None:
+        which, last = rule.packets
+        options = (("connbytes", f"1:{last}"), ("connbytes-dir", which), ("connbytes-mode", "packets"))
+        matches.append(("connbytes", options))
+    if rule.done:
+        matches.append(("connmark", (("mark", bit),)))
+    if rule.alive:
+        alive = (
+            ("rcheck", ""),
+            ("seconds", str(ALIVE_SECONDS)),
+            ("name", _ALIVE_LIST[family]),
+            ("mask", _ALIVE_ANY[family]),
+            ("rsource", ""),
+        )
+        matches.append(("recent", alive))
+    return matches
+
+
+class IptablesRules:
+    """The rules in the kernel, both families. All methods raise ``OSError`` where it refuses."""
+
+    name = "iptables"
+
+    def __init__(self) -> None:
+        self._watched = False
+
+    def probe(self, *, watched: bool) -> None:
+        """Try all kinds of rules in a chain that nothing jumps to, and take them out again.
+
+        What a daemon that was killed has left goes with them.
+        """
+        spec = CaptureSpec("router", ("lo",), 0, 0, 1, watched)
+        for family in _families():
+            with _mangle(family) as table:
+                _remove(table)
+                for rule in render_iptables(capture_rules(spec), spec.done_mark, family):
+                    _add(table, rule._replace(chain=_PREFIX + "PROBE", first=False), family)
+        self.remove()
+
+    def install(self, spec: CaptureSpec) -> None:
+        """Put the rules in, in place of what is there of ours; one transaction a family."""
+        self._watched = spec.watched
+        for family in _families():
+            with _mangle(family) as table:
+                _remove(table)
+                for rule in render_iptables(capture_rules(spec), spec.done_mark, family):
+                    _add(table, rule, family)
+
+    def remove(self) -> None:
+        """Take our rules out; fine where there are none."""
+        for family in _families():
+            with _mangle(family) as table:
+                _remove(table)
+
+    def beat(self) -> bool:
+        """Hold the dead man's switch for :data:`ALIVE_SECONDS`; false where our rules are gone."""
+        try:
+            for family in _families():
+                # The file exists as long as a rule mentions the list.
+                _ALIVE_FILE[family].write_bytes(b"+" + _ALIVE_ANY[family].encode())
+        except OSError:
+            return False
+        return self._watched
+
+    def in_place(self) -> bool:
+        """Whether our rules still stand last: others may have been appended since."""
+        for family in _families():
+            with _mangle(family, write=False) as table:
+                for hook in HOOKS:
+                    targets = [name for _entry, name in _entries(table, hook.upper())]
+                    if _PREFIX + hook.upper() in targets[:-1]:
+                        return False
+        return True
+
+
+def _families() -> tuple[int, ...]:
+    return (4, 6) if Path("/proc/net/if_inet6").exists() else (4,)
+
+
+@contextlib.contextmanager
+def _mangle(family: int, *, write: bool = True) -> Iterator[Any]:
+    """Read the table ``mangle``; with ``write`` it is put back in one step if nothing was raised."""
+    try:
+        # Loads libiptc and libxtables, 6 MB that are not needed where nftables serves.
+        iptc = importlib.import_module("iptc")
+    except ImportError as error:
+        raise OSError(f"python-iptables: {error}") from None
+    with contextlib.ExitStack() as stack:
+        if write:
+            stack.enter_context(_lock())
+        try:
+            table = (iptc.Table if family == 4 else iptc.Table6)("mangle", autocommit=False)
+            table.refresh()
+            stack.callback(table.close)
+            yield table
+            if write:
+                table.commit()
+        except OSError:
+            raise
+        except Exception as error:
+            # Its errors have no common class; the text may end in bytes of libiptc.
+            raise OSError(f"iptables: {error}") from error
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    """Hold the lock of the iptables tools, which read, change and write whole tables like us."""
+    path = os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock")
+    with Path(path).open("w") as file:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OSError(f"{path} is held by another program") from None
+                time.sleep(0.005)
+        yield
+
+
+def _entries(table: Any, chain: str) -> list[tuple[Any, str]]:
+    """Rules of a chain as libiptc has them, with their targets' names.
+
+    The library's own rule objects need the plug-in of every match and target in use.
+    """
+    entries = []
+    entry = table.first_rule(chain)
+    while entry:
+        entries.append((entry, (table.get_target(entry) or b"").decode(errors="replace")))
+        entry = table.next_rule(entry)
+    return entries
+
+
+def _remove(table: Any) -> None:
+    """Delete the jumps to our chains, then the chains."""
+    for hook in HOOKS:
+        # A rule that was deleted takes those that were read with it: read again.
+        while (ours := _ours(table, hook.upper())) is not None:
+            chain = importlib.import_module("iptc").Chain(table, hook.upper())
+            chain.delete_rule(table.create_rule(ours, chain))
+    chains = [chain for chain in table.chains if chain.name.startswith(_PREFIX)]
+    for chain in chains:
+        chain.flush()
+    for chain in chains:
+        chain.delete()
+
+
+def _ours(table: Any, chain: str) -> Any:
+    return next((entry for entry, target in _entries(table, chain) if target.startswith(_PREFIX)), None)
+
+
+def _add(table: Any, rule: XtRule, family: int) -> None:
+    """Append or insert a rule, and create our chains that it mentions."""
+    iptc = importlib.import_module("iptc")
+    for name in (rule.chain, rule.target[0]):
+        if name.startswith(_PREFIX) and not table.is_chain(name):
+            table.create_chain(name)
+    entry = iptc.Rule() if family == 4 else iptc.Rule6()
+    if rule.incoming:
+        entry.in_interface = rule.incoming
+    if rule.outgoing:
+        entry.out_interface = rule.outgoing
+    if rule.protocol:
+        entry.protocol = rule.protocol
+    for name, options in rule.matches:
+        _set(entry.create_match(name), options)
+    _set(entry.create_target(rule.target[0]), rule.target[1])
+    chain = iptc.Chain(table, rule.chain)
+    if rule.first:
+        chain.insert_rule(entry)
+    else:
+        chain.append_rule(entry)
+
+
+def _set(extension: Any, options: Options) -> None:
+    for name, value in options:
+        words = value.split()
+        extension.set_parameter(name, words if len(words) > 1 else value)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Capture rules as nftables: their text, and putting it into the kernel with ``nft``.
+
+Owns the chains and the set of table ``inet spin`` whose names begin with ``capture_``; other chains of
+that table are none of its business. Which packets to queue is decided in ``capture_rules``.
+"""
+
+import socket
+import subprocess
+
+from spind.capture_rules import ALIVE_SECONDS, HEADERS_MAX, NOT_LOOPBACK, CaptureSpec, Rule, capture_rules
+
+TABLE = "inet spin"
+_PROBE_TABLE = "inet spin_probe"
+_ALIVE_SET = "capture_alive"
+_ALIVE_PORT = 9  # discard
+_SO_MARK = 36
+_TIMEOUT = 20  # seconds that nft may take; it waits for other transactions
+
+# All chains that we ever make; base chains with their hook. Priority mangle (-150) is after
+# conntrack and before the filter rules of fw4 and of people.
+_BASE = {"forward": "forward", "input": "input", "output": "output", "alive": "output"}
+_CHAINS = (*_BASE, "through", "arriving", "leaving", "dns", "first")
+
+
+def render_nftables(rules: list[Rule], done_mark: int, table: str = TABLE) -> str:
+    """Commands for ``nft -f``, one transaction: whatever of these chains is there is replaced.
+
+    The dead man's switch is an element of a set. A packet of ours on loopback, with ``done_mark``,
+    refreshes it, since that takes microseconds and no transaction.
+    """
+    used = {rule.chain for rule in rules} | {rule.target for rule in rules if rule.target}
+    watched = any(rule.alive for rule in rules)
+    lines = render_removal(table).splitlines()
+    if watched:
+        used.add("alive")
+        lines.append(f"add set {table} {_ALIVE_SET} {{ type mark; size 4; flags dynamic, timeout; }}")
+    lines += [_nft_chain(table, chain) for chain in _CHAINS if chain in used]
+    if watched:
+        bit = f"{done_mark:#010x}"
+        lines.append(
+            f'add rule {table} capture_alive oifname "lo" meta mark & {bit} == {bit} udp dport {_ALIVE_PORT} '
+            f"update @{_ALIVE_SET} {{ meta mark & 0x0 timeout {ALIVE_SECONDS}s }} drop"
+        )
+    lines += [f"add rule {table} capture_{rule.chain} {_nft_rule(rule, done_mark)}" for rule in rules]
+    return "\n".join(lines) + "\n"
+
+
+def render_removal(table: str = TABLE) -> str:
+    """Commands for ``nft -f`` that delete our chains and set, whether they are there or not."""
+    lines = [f"add table {table}"]
+    lines.append(f"add set {table} {_ALIVE_SET} {{ type mark; size 4; flags dynamic, timeout; }}")
+    lines += [_nft_chain(table, chain) for chain in _CHAINS]
+    lines += [f"flush chain {table} capture_{chain}" for chain in _CHAINS]
+    lines += [f"delete chain {table} capture_{chain}" for chain in _CHAINS]
+    lines.append(f"delete set {table} {_ALIVE_SET}")
+    return "\n".join(lines) + "\n"
+
+
+def _nft_chain(table: str, chain: str) -> str:
+    hook = _BASE.get(chain)
+    if hook is None:
+        return f"add chain {table} capture_{chain}"
+    return f"add chain {table} capture_{chain} {{ type filter hook {hook} priority mangle; policy accept; }}"
+
+
+def _nft_rule(rule: Rule, done_mark: int) -> str:
+    bit = f"{done_mark:#010x}"
+    words: list[str] = []
+    for field, name in (("iifname", rule.incoming), ("oifname", rule.outgoing)):
+        if name == NOT_LOOPBACK:
+            words.append(f'{field} != "lo"')
+        elif name:
+            words.append(f'{field} "{name}"')
+    if rule.destination_port:
+        words.append(f"{rule.protocol} dport {rule.destination_port}")
+    elif rule.source_port:
+        words.append(f"{rule.protocol} sport {rule.source_port}")
+    elif rule.protocol:
+        words.append(f"meta l4proto {rule.protocol}")
+    if rule.payload == "push":
+        words.append("tcp flags & psh == psh")
+    elif rule.payload == "long":
+        words.append(f"meta length > {HEADERS_MAX}")
+    if rule.new:
+        words.append("ct state new")
+    if rule.original:
+        words.append("ct direction original")
+    if rule.packets is not None:
+        which, last = rule.packets
+        # From 1: a connection without counters has 0, and would match for ever.
+        words.append(f"ct {'original ' if which == 'original' else ''}packets 1-{last}")
+    if rule.done:
+        words.append(f"ct mark & {bit} == {bit}")
+    if rule.marked:
+        words.append(f"meta mark & {bit} == {bit}")
+    if rule.alive:
+        words.append(f"meta mark & 0x0 @{_ALIVE_SET}")
+    if rule.action == "remember":
+        others = f"{done_mark ^ 0xFFFFFFFF:#010x}"
+        words.append(f"ct mark set ct mark | {bit} meta mark set meta mark & {others} accept")
+    elif rule.action == "queue":
+        words.append(f"counter queue num {rule.queue} bypass")
+    elif rule.action == "jump":
+        words.append(f"jump capture_{rule.target}")
+    else:
+        words.append("return")
+    return " ".join(words)
+
+
+class NftablesRules:
+    """The rules in the kernel. All methods raise ``OSError`` with ``nft``'s words where it fails."""
+
+    name = "nftables"
+
+    def __init__(self) -> None:
+        self._beacon: socket.socket | None = None
+
+    def probe(self, *, watched: bool) -> None:
+        """Try all kinds of rules in a table that is deleted in the same transaction.
+
+        So the kernel has seen each, and loaded what modules it has for them. What ``nft --check``
+        finds depends on its version.
+        """
+        spec = CaptureSpec("router", ("lo",), 0, 0, 1, watched)
+        text = render_nftables(capture_rules(spec), spec.done_mark, _PROBE_TABLE)
+        _nft(text + f"delete table {_PROBE_TABLE}\n")
+
+    def install(self, spec: CaptureSpec) -> None:
+        """Put the rules in, in place of what is there of ours."""
+        _nft(render_nftables(capture_rules(spec), spec.done_mark))
+        self._close()
+        if spec.watched:
+            # The mark is what makes a packet a beat, and setting one takes CAP_NET_ADMIN.
+            self._beacon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._beacon.setsockopt(socket.SOL_SOCKET, _SO_MARK, spec.done_mark)
+            self._beacon.setblocking(False)
+
+    def remove(self) -> None:
+        """Take our rules out, and the table if nothing else is in it; fine where there are none."""
+        self._close()
+        _nft(render_removal())
+        if len(_nft(f"list table {TABLE}\n").splitlines()) <= 2:  # its name, and a brace
+            _nft(f"delete table {TABLE}\n")
+
+    def beat(self) -> bool:
+        """Hold the dead man's switch for :data:`ALIVE_SECONDS`; false where our rules are gone."""
+        if self._beacon is None:
+            return False
+        try:
+            self._beacon.sendto(b"", ("127.0.0.1", _ALIVE_PORT))
+        except PermissionError:
+            return True  # dropped: by our rule, which took it for a beat
+        except OSError:
+            return False
+        return False
+
+    def in_place(self) -> bool:
+        """Whether the rules stand where they should; a table of our own moves for nobody."""
+        return True
+
+    def _close(self) -> None:
+        if self._beacon is not None:
+            self._beacon.close()
+            self._beacon = None
+
+
+def _nft(text: str) -> str:
+    """Run one transaction and return what ``nft`` prints."""
+    try:
+        done = subprocess.run(
+            ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError("nft takes too long") from None
+    if done.returncode:
+        # What is wrong, and the command; the third line would point at a word of it.
+        lines = done.stderr.strip().splitlines() or [f"nft ended with {done.returncode}"]
+        raise OSError(": ".join([lines[0].split("Error: ")[-1], *lines[1:2]]))
+    return done.stdout
