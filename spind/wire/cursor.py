@@ -12,7 +12,6 @@ from typing import Final
 from spind.wire.errors import WireError
 
 _U16: Final = Struct("!H").unpack_from
-_U32: Final = Struct("!I").unpack_from
 
 
 class Cursor:
@@ -48,16 +47,6 @@ class Cursor:
     def u16(self) -> int:
         """Read a 16-bit number."""
         number: int = _U16(self.data, self.advance(2))[0]
-        return number
-
-    def u24(self) -> int:
-        """Read a 24-bit number."""
-        pos = self.advance(3)
-        return int.from_bytes(self.data[pos : pos + 3])
-
-    def u32(self) -> int:
-        """Read a 32-bit number."""
-        number: int = _U32(self.data, self.advance(4))[0]
         return number
 
     def take(self, count: int) -> bytes:

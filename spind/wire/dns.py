@@ -23,8 +23,6 @@ TYPE_AAAA: Final = 28
 TYPE_SVCB: Final = 64
 TYPE_HTTPS: Final = 65
 
-OPCODE_QUERY: Final = 0
-RCODE_NOERROR: Final = 0
 CLASS_IN: Final = 1
 
 _HEADER: Final = Struct("!HHHH4x").unpack_from

@@ -10,15 +10,13 @@ from spind.wire.errors import WireError
 
 
 def test_reads_in_network_order() -> None:
-    cursor = Cursor(bytes(range(1, 16)))
+    cursor = Cursor(bytes(range(1, 9)))
     assert cursor.u8() == 0x01
     assert cursor.u16() == 0x0203
-    assert cursor.u24() == 0x040506
-    assert cursor.u32() == 0x0708090A
-    assert cursor.take(3) == b"\x0b\x0c\x0d"
-    assert cursor.advance(1) == 13
+    assert cursor.take(3) == b"\x04\x05\x06"
+    assert cursor.advance(1) == 6
     assert not cursor.at_end()
-    assert cursor.u8() == 0x0F
+    assert cursor.u8() == 0x08
     assert cursor.at_end()
     assert cursor.take(0) == b""
 
@@ -36,8 +34,6 @@ def test_a_nested_cursor_sees_no_more_than_its_part() -> None:
     "read",
     [
         Cursor.u16,
-        Cursor.u24,
-        Cursor.u32,
         lambda cursor: cursor.take(2),
         lambda cursor: cursor.sub(2),
         lambda cursor: cursor.advance(2),
