@@ -157,7 +157,7 @@ class _Loader:
             return kept
 
     def _list(self, section: Section, option: Option, raw: Value, kept: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Entries that are allowed, each once; ``kept`` where there is none."""
+        """Entries that are allowed, each once; ``kept`` where none is, the default where none is given."""
         kind = option.kind
         entries = raw if isinstance(raw, list) else re.split(r"[,\s]+", raw)
         good: dict[Any, None] = {}
@@ -171,8 +171,7 @@ class _Loader:
                 self._bad(section, option.name, entry, kind.entry, "it is left out")
         if good:
             return tuple(good)
-        self._bad(section, option.name, "", kind.allowed, _stays(" ".join(map(kind.show, kept)), option))
-        return kept
+        return kept if any(entries) else tuple(option.default)
 
     def _devices(self) -> tuple[DeviceSection, ...]:
         before = {device.mac: device for device in self._previous.devices}

@@ -81,7 +81,7 @@ def text(longest: int) -> Kind:
     return Kind(f"printable text of at most {longest} characters", parse)
 
 
-def path(what: str, longest: int = 1024) -> Kind:
+def path(longest: int) -> Kind:
     """An absolute path of at most ``longest`` bytes."""
 
     def parse(value: str) -> str:
@@ -89,7 +89,7 @@ def path(what: str, longest: int = 1024) -> Kind:
             raise ValueError(value)
         return value
 
-    return Kind(f"the absolute path of a {what}, at most {longest} bytes", parse)
+    return Kind(f"an absolute path of at most {longest} bytes", parse)
 
 
 def list_of(item: Kind, most: int) -> Kind:
@@ -112,7 +112,7 @@ def _mask(value: str) -> int:
 
 
 def _topic(value: str) -> str:
-    if not value.isprintable() or len(value) > 128 or "+" in value or "#" in value:
+    if not value.isprintable() or len(value.encode()) > 200 or "+" in value or "#" in value:
         raise ValueError(value)
     return value
 
@@ -136,13 +136,13 @@ def _prefix(value: str) -> str:
     return value
 
 
-FLAG = Kind("0 or 1 (no/yes, off/on, false/true, disabled/enabled)", _flag, lambda value: str(int(value)))
-"""The words that OpenWrt's scripts take for a boolean (``config_get_bool``)."""
+FLAG = Kind("0 or 1", _flag, lambda value: str(int(value)))
+"""Besides, the other words that OpenWrt's scripts take for a boolean (``config_get_bool``)."""
 
 MASK = Kind("a mask of 32 bits in hexadecimal, at least one of them set", _mask, "0x{:08x}".format)
 """Bits of a mark."""
 
-TOPIC = Kind("an MQTT topic of at most 128 printable characters without + and #", _topic)
+TOPIC = Kind("an MQTT topic of at most 200 printable bytes without + and #", _topic)
 """A topic that one can publish to (MQTT 3.1.1 section 4.7)."""
 
 ADDRESS = Kind("an IP address", _address)
@@ -157,11 +157,12 @@ PREFIX = Kind("an IP address or prefix, such as 192.0.2.1 or 2001:db8::/32", _pr
 NETWORK = matching("the name of a network or interface", r"(?!\.{1,2}$)[A-Za-z0-9_.:@-]{1,32}")
 """A network of ``/etc/config/network``, or an interface."""
 
-SOCKET = path("socket", 107)
+SOCKET = path(107)
 """The kernel's limit of a socket's path, less the NUL (``sun_path``, unix(7))."""
 
-FILE = path("file")
-DIRECTORY = path("directory")
+PATH = path(1024)
+"""Of a file or directory."""
+
 PORT = integer(1, 65535)
 
 DOMAIN = matching("a domain", "[!-~]{1,1024}")

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 from spind.config_kinds import (
     ADDRESS,
-    DIRECTORY,
-    FILE,
     FLAG,
     HOST,
     MASK,
     NETWORK,
+    PATH,
     PORT,
     PREFIX,
     SOCKET,
@@ -120,7 +119,7 @@ class Config:
         6,
         "The least important level that is logged: 3 errors, 4 warnings, 6 information, 7 debugging.",
     )
-    pid_file: str = _general(FILE, "", "File to write the process id to; none if not set.")
+    pid_file: str = _general(PATH, "", "File to write the process id to; none if not set.")
 
     capture_backend: str = _kernel(
         _BACKEND,
@@ -171,7 +170,7 @@ class Config:
     pubsub_user: str = _mqtt(text(255), "", "User name for the broker; none if not set.")
     pubsub_password: str = _mqtt(text(1024), "", "Password for the broker; none if not set.", secret=True)
     pubsub_tls_ca_file: str = _mqtt(
-        FILE, "", "Certificates (PEM) that the broker's must be signed by. If it is set, TLS is used."
+        PATH, "", "Certificates (PEM) that the broker's must be signed by. If it is set, TLS is used."
     )
     pubsub_rpc: bool = _mqtt(
         FLAG,
@@ -184,25 +183,25 @@ class Config:
     )
     spinweb_port: int = _web(PORT, 13026, "Port that the web interface listens on.")
     spinweb_tls_certificate_file: str = _web(
-        FILE, "", "Certificate (PEM). If it and the key are set, the web interface speaks HTTPS only."
+        PATH, "", "Certificate (PEM). If it and the key are set, the web interface speaks HTTPS only."
     )
-    spinweb_tls_key_file: str = _web(FILE, "", "Private key (PEM) of the certificate.")
+    spinweb_tls_key_file: str = _web(PATH, "", "Private key (PEM) of the certificate.")
     spinweb_password_file: str = _web(
-        FILE, "", "Password file as mosquitto_passwd writes it. If it is set, users have to log in."
+        PATH, "", "Password file as mosquitto_passwd writes it. If it is set, users have to log in."
     )
 
     rpc_socket: str = _place(SOCKET, "/var/run/spin_rpc.sock", "Unix socket for JSON-RPC, for root only.")
     ubus_socket: str = _place(SOCKET, "/var/run/ubus/ubus.sock", "Unix socket of ubusd, OpenWrt's bus.")
     state_dir: str = _place(
-        DIRECTORY,
+        PATH,
         "/var/lib/spin",
         "Where the ids of devices are kept, so that a restart does not change them.",
     )
     history_dir: str = _place(
-        DIRECTORY, "/var/run/spin", "Where traffic history is kept; best in memory (tmpfs), to spare flash."
+        PATH, "/var/run/spin", "Where traffic history is kept; best in memory (tmpfs), to spare flash."
     )
     lease_file: tuple[str, ...] = _place(
-        list_of(FILE, 16),
+        list_of(PATH, 16),
         ("/tmp/dhcp.leases", "/var/lib/misc/dnsmasq.leases"),  # noqa: S108 - dnsmasq's own paths
         "dnsmasq's lease files, which tell the names that devices give themselves. Missing ones do no harm.",
     )
@@ -217,8 +216,10 @@ class Config:
         (),
         "Addresses and prefixes that are not shown. Ignoring hides; it neither blocks nor allows.",
     )
-    dots_enabled: bool = _views(FLAG, False, "Take reports of attacks over DOTS (RFC 9132), as SPIN 1.0.")
-    dots_log_only: bool = _views(FLAG, False, "Log what DOTS reports, and act on nothing.")
+    dots_enabled: bool = _views(
+        FLAG, False, "Take the mitigation requests of DOTS (RFC 9132) that come in by the method dots_signal."
+    )
+    dots_log_only: bool = _views(FLAG, False, "Log those requests, and block nothing.")
 
     limit_devices: int = _limit(
         _LIMITS.devices, "Devices. The one unseen for longest goes, if nobody named it."
