@@ -174,9 +174,19 @@ def summary(report: traffic.Report) -> str:
         for what, times in sorted(Counter(entry["do"] for entry in entries).items()):
             these = [entry for entry in entries if entry["do"] == what]
             failed = sum(1 for entry in these if entry["error"])
-            sent, received = (demo.size(sum(entry[key] for entry in these)) for key in ("sent", "received"))
+            sent, received = (readable(sum(entry[key] for entry in these)) for key in ("sent", "received"))
             lines.append(f"{device:<12} {what:<10} {times:>6} {failed:>6} {sent:>10} {received:>10}")
     return "\n".join(lines) + "\n"
+
+
+def readable(count: int) -> str:
+    """Bytes for people, in powers of ten."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,31 +20,19 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 from collections.abc import Sequence
-from functools import partial
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
-from spind.lab import certs, counters, netns, plan, render, runtime
+from spind.lab import build, counters, plan, runtime
 from spind.lab.behaviours import seeded
 from spind.lab.errors import LabError
 from spind.lab.node import Device, Node, wait_until
-from spind.lab.plan import DEFAULT_DEVICES, SITES, DeviceSpec
+from spind.lab.plan import DEFAULT_DEVICES, DeviceSpec
 from spind.lab.resolver import Resolver
-
-# What the lab runs, and the Debian package that has it.
-PROGRAMS = {
-    "ip": "iproute2",
-    "nft": "nftables",
-    "dnsmasq": "dnsmasq-base",
-    "openssl": "openssl",
-    "busybox": "busybox",
-}
-READY_SECONDS = 20.0
 
 
 class Lab:
@@ -137,15 +125,13 @@ class Lab:
         ``LabError`` where that fails; what was built is taken down again then.
         """
         require_root()
-        missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
-        if missing:
-            raise LabError(f"the lab needs: apt-get install {' '.join(missing)}")
+        build.check_programs()
         runtime.reap()
         runtime.create(self.name, self._state(owner=True))
         try:
-            self._build()
+            build.build(self)
         except BaseException:
-            self._keep_logs()
+            build.show_logs(self.root)
             self.down()
             raise
 
@@ -175,94 +161,6 @@ class Lab:
             "offload": self.offload,
             "lease_seconds": self.lease_seconds,
         }
-
-    def _build(self) -> None:
-        by_namespace = {device.namespace: device.spec for device in self.devices.values()}
-        netns.ip_batch(render.links(self.gateway.namespace, self.internet.namespace, by_namespace))
-        self._configure_links()
-        self._write_files()
-        self.internet.start("dnsmasq", ["dnsmasq", "-C", self.root / "conf" / "internet-dns.conf"])
-        self.gateway.start("dnsmasq", ["dnsmasq", "-C", self.root / "conf" / "gateway-dnsmasq.conf"])
-        rules = render.firewall(offload=self.offload)
-        if self.counting:
-            rules += counters.ruleset(self.specs)
-        self.gateway.run(["nft", "-f", "-"], input=rules)
-        certs.make(self.root / "certs", certificate_names())
-        self.internet.start("servers", self.internet.python("spind.lab.internet", self.root))
-        for device in self.devices.values():
-            self._start_dhcp(device)
-        self._wait_ready()
-
-    def _configure_links(self) -> None:
-        # The bridge has to exist before its sysctls do.
-        netns.ip_batch(render.gateway_links(self.specs, ula=self.ula)[:2], self.gateway.namespace)
-        netns.write_sysctls(self.gateway.namespace, render.GATEWAY_SYSCTLS, render.OPTIONAL_SYSCTLS)
-        netns.write_sysctls(self.internet.namespace, render.INTERNET_SYSCTLS)
-        batches = [
-            netns.start_batch(render.gateway_links(self.specs, ula=self.ula)[2:], self.gateway.namespace),
-            netns.start_batch(render.internet_links(), self.internet.namespace),
-        ]
-        for device in self.devices.values():
-            netns.write_sysctls(device.namespace, render.device_sysctls(device.spec))
-            batches.append(netns.start_batch(render.DEVICE_LINKS, device.namespace))
-        for batch in batches:
-            netns.finish_batch(batch)
-
-    def _write_files(self) -> None:
-        conf = self.root / "conf"
-        self.hosts_dir.mkdir()
-        (conf / "internet-dns.conf").write_text(render.internet_dns(SITES, self.hosts_dir))
-        text = render.gateway_dnsmasq(self.lease_file, ula=self.ula, lease_seconds=self.lease_seconds)
-        (conf / "gateway-dnsmasq.conf").write_text(text)
-        for node in self.nodes:
-            server = plan.DNS4 if node in (self.gateway, self.internet) else plan.GATEWAY4
-            etc = self.root / "etc" / node.name
-            etc.mkdir()
-            (etc / "resolv.conf").write_text(f"nameserver {server}\n")
-            runtime.link_etc(node.namespace, etc)
-
-    def _start_dhcp(self, device: Device) -> None:
-        # The client is told to configure nothing: its script would have to be an executable file,
-        # and /run is often mounted noexec. Its own words say which address it got.
-        device.start(
-            "udhcpc",
-            [
-                *("busybox", "udhcpc", "-f", "-i", plan.DEVICE_INTERFACE, "-s", "/bin/true"),
-                *("-x", f"hostname:{device.name}", "-t", "20", "-T", "1", "-A", "1"),
-            ],
-        )
-
-    def _wait_ready(self) -> None:
-        for device in self.devices.values():
-            what = f"{device.name}'s DHCP lease"
-            address = wait_until(partial(leased_address, device), READY_SECONDS, what)
-            netns.ip_batch(
-                [
-                    f"addr replace {address}/24 dev {plan.DEVICE_INTERFACE}",
-                    f"route replace default via {plan.GATEWAY4}",
-                ],
-                device.namespace,
-            )
-        for device in self.devices.values():
-            wait_until(partial(self._has_ipv6, device), READY_SECONDS, f"{device.name}'s IPv6 addresses")
-        wait_until(self._servers_ready, READY_SECONDS, "the internet's servers")
-
-    def _has_ipv6(self, device: Device) -> bool:
-        """Whether SLAAC is done: for each prefix one address, and a temporary one if it has those."""
-        return len(device.addresses(6)) >= (2 if self.ula else 1) * (2 if device.spec.privacy else 1)
-
-    def _servers_ready(self) -> bool:
-        self.internet.check("servers")
-        self.internet.check("dnsmasq")
-        self.gateway.check("dnsmasq")
-        return self.control_socket.exists()
-
-    def _keep_logs(self) -> None:
-        """Show what the daemons said before the directory goes: the reason is in there."""
-        for log in sorted((self.root / "log").glob("*.log")):
-            words = log.read_text(errors="replace").strip().splitlines()[-5:]
-            for word in words:
-                os.write(2, f"{log.name}: {word}\n".encode())
 
     # -- the internet's side ---------------------------------------------------------------------
 
@@ -316,30 +214,6 @@ class Lab:
             raise LabError(f"not a scope of counters: {scope!r}; there are: {', '.join(counters.SCOPES)}")
         argv = ["nft", "-j", "list", "counters", "table", "inet", counters.TABLE]
         return counters.read(json.loads(self.gateway.run(argv).stdout), self.specs, scope)
-
-
-def leased_address(device: Device) -> str:
-    """The address in the DHCP client's log, empty where there is none yet."""
-    device.check("udhcpc")
-    for line in device.log_file("udhcpc").read_text().splitlines():
-        _, found, rest = line.partition("ease of ")
-        if found:
-            return rest.split()[0].rstrip(",")
-    return ""
-
-
-def certificate_names() -> dict[str, list[str]]:
-    """Certificates of the internet: one for each registrable domain, with all its names."""
-    groups: dict[str, list[str]] = {}
-    for site in SITES:
-        labels = 3 if site.name.endswith(".co.uk") else 2
-        domain = ".".join(site.name.split(".")[-labels:])
-        names = groups.setdefault(domain, [domain])
-        if site.name not in names:
-            names.append(site.name)
-        if site.wildcard:
-            names.append(f"*.{site.name}")
-    return groups
 
 
 def require_root() -> None:

@@ -48,13 +48,15 @@ class DeviceSpec:
     """A device of the home.
 
     ``kind`` names its behaviour (see ``behaviours``). ``privacy`` gives it temporary IPv6
-    addresses (RFC 8981) beside the stable one that is made of its MAC.
+    addresses (RFC 8981) beside the stable one that is made of its MAC; ``dhcp6`` lets it ask for
+    leased ones as well (RFC 8415).
     """
 
     name: str
     kind: str
     mac: str
     privacy: bool = False
+    dhcp6: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def device_mac(index: int) -> str:
 DEFAULT_DEVICES = (
     DeviceSpec("camera", "camera", device_mac(0)),
     DeviceSpec("plug", "plug", device_mac(1)),
-    DeviceSpec("tv", "tv", device_mac(2)),
+    DeviceSpec("tv", "tv", device_mac(2), dhcp6=True),
     DeviceSpec("phone", "phone", device_mac(3), privacy=True),
     DeviceSpec("hub", "hub", device_mac(4)),
 )

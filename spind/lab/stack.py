@@ -5,32 +5,21 @@ Owns their configuration files and processes. Knows nothing of the daemon but it
 its configuration's words (UCI) and JSON-RPC on its Unix socket.
 """
 
-import json
 import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from spind.client import Client, ClientError
 from spind.lab import plan
-from spind.lab.errors import LabError
 from spind.lab.lab import Lab
 from spind.lab.node import wait_until
 
 BROKER_PORT = 1883
 START_SECONDS = 15.0
-REPLY_SECONDS = 10.0
 
 Option = str | int | Sequence[str]
-
-
-class CallError(LabError):
-    """The daemon answered with an error; ``error`` is the JSON-RPC error object."""
-
-    def __init__(self, method: str, error: dict[str, Any]) -> None:
-        super().__init__(f"{method}: {error.get('message', error)}")
-        self.error = error
 
 
 class Broker:
@@ -114,9 +103,7 @@ class Spind:
         self.lab.gateway.check(self.what)
         try:
             self.call("status")
-        except CallError:
-            return True
-        except (OSError, LabError):
+        except ClientError:
             return False
         return True
 
@@ -125,46 +112,9 @@ class Spind:
         return self.lab.gateway.stop(self.what, number)
 
     def call(self, method: str, **params: Any) -> Any:
-        """Result of ``method``; ``CallError`` where the daemon refuses, ``OSError`` where it is not there."""
-        with RpcClient(self.rpc_socket) as client:
-            return client.call(method, **params)
-
-
-class RpcClient:
-    """One connection to a daemon's JSON-RPC socket, for one call after the other."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(REPLY_SECONDS)
-        try:
-            self._socket.connect(str(path))
-        except OSError:
-            self._socket.close()
-            raise
-        self._number = 0
-        self._file = self._socket.makefile("rb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._socket.close()
-
-    def call(self, method: str, **params: Any) -> Any:
-        """Result of ``method``; ``CallError`` where the daemon refuses."""
-        self._number += 1
-        request: dict[str, Any] = {"jsonrpc": "2.0", "id": self._number, "method": method}
-        if params:
-            request["params"] = params
-        self._socket.sendall(json.dumps(request).encode() + b"\n")
-        line = self._file.readline()
-        if not line:
-            raise LabError(f"the daemon closed the connection instead of answering {method}")
-        reply = json.loads(line)
-        if "error" in reply:
-            raise CallError(method, reply["error"])
-        return reply.get("result")
+        """Result of ``method``; ``client.CallError`` where it is refused, ``client.ClientError`` else."""
+        with Client(str(self.rpc_socket)) as client:
+            return client.call(method, params)
 
 
 def uci_section(kind: str, name: str, options: Mapping[str, Option | None]) -> str:

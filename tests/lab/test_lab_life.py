@@ -26,6 +26,14 @@ print(lab.name, flush=True)
 sys.stdin.read()
 """
 
+DIES_AT = """
+import os, signal, sys
+from spind.lab import Lab, build, certs, netns
+module, _, function = sys.argv[1].partition(".")
+setattr(globals()[module], function, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+Lab(sys.argv[2]).up()
+"""
+
 
 def root_namespace() -> dict[str, str]:
     """What must not change: links, addresses, routes, rules and sysctls outside the lab's namespaces."""
@@ -106,16 +114,16 @@ def test_a_killed_owners_lab_is_stale_and_removed() -> None:
     wait_until(lambda: all(runtime.start_time(pid) is None for pid in orphans), 5, "the orphans' end")
 
 
-def test_a_lab_killed_while_it_is_built_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    child = os.fork()
-    if child == 0:  # dies in the middle of building, with namespaces but without a server
-        monkeypatch.setattr(Lab, "_write_files", lambda _: os.kill(os.getpid(), signal.SIGKILL))
-        Lab("splhalf").up()
-        os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+STEPS = ["netns.ip_batch", "build._configure_links", "certs.make", "build._wait_ipv6"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_lab_killed_while_it_is_built_is_removed(step: str) -> None:
+    name = "spl" + step.rpartition(".")[2].strip("_").replace("_", "")[:7]
+    argv = [sys.executable, "-c", DIES_AT, step, name]
+    assert subprocess.run(argv, cwd=REPOSITORY, check=False, timeout=60).returncode == -signal.SIGKILL
     runtime.reap()
-    assert traces("splhalf") == []
+    assert traces(name) == []
 
 
 def test_a_failed_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

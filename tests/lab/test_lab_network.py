@@ -15,7 +15,7 @@ def test_devices_have_leases_with_their_names(lab: Lab) -> None:
     leases = {}
     for line in lab.lease_file.read_text().splitlines():
         words = line.split()
-        if len(words) == 5:
+        if len(words) == 5 and "." in words[2]:
             leases[words[1]] = (words[2], words[3])
     for device in lab.devices.values():
         assert leases[device.mac] == (device.ipv4, device.name)
@@ -26,7 +26,21 @@ def test_devices_have_stable_and_temporary_addresses(lab: Lab) -> None:
     for device in lab.devices.values():
         expected = {plan.stable_address(prefix, device.mac) for prefix in (plan.LAN6, plan.ULA6)}
         assert expected <= set(device.ipv6)
-        assert len(device.ipv6) == (4 if device.spec.privacy else 2)
+        assert len(device.ipv6) == (4 if device.spec.privacy or device.spec.dhcp6 else 2)
+
+
+def test_a_device_has_leased_ipv6_addresses(lab: Lab) -> None:
+    tv = lab.device("tv")
+    stable = {plan.stable_address(prefix, tv.mac) for prefix in (plan.LAN6, plan.ULA6)}
+    leased = set(tv.ipv6) - stable
+    assert {ip_network((address, 64), strict=False) for address in leased} == {
+        ip_network(plan.LAN6),
+        ip_network(plan.ULA6),
+    }
+    lines = [line.split() for line in lab.lease_file.read_text().splitlines()]
+    leases = {words[2]: words[3] for words in lines if len(words) == 5 and ":" in words[2]}
+    assert leases == dict.fromkeys(leased, "tv")
+    tv.run(["ping", "-c", "1", "-W", "2", "-I", leased.pop(), plan.GATEWAY6])
 
 
 @pytest.mark.parametrize("target", [plan.server4(10), plan.server6(10), plan.GATEWAY4, plan.GATEWAY6])
