@@ -138,7 +138,7 @@ def _counter(topics: Topics, command: CounterChanged) -> list[Message]:
         "name": command.name,
         "type": STAT_TYPES.get(command.type, command.type),
         "value": command.value,
-        "count": command.count,
+        "count": command.number,
     }
     return [Message(f"{topics.stat}/{command.module}/{command.name}", _json(value), retain=True)]
 

@@ -11,17 +11,20 @@ import json
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
+_JOINER = "\u200d"  # zero width: joins emoji, and does nothing else
+
 
 def inert(text: str, limit: int = 1024) -> str:
     """``text`` with every character that does not simply print replaced, cut to ``limit``.
 
     Control and escape characters, line and paragraph separators, format characters (which
-    include those that change direction) and lone surrogates do not print (``str.isprintable``).
+    include those that change direction) and lone surrogates do not print (``str.isprintable``);
+    the zero-width joiner, which names may hold, is let through.
     """
     text = text[:limit]
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else REPLACEMENT for char in text)
+    return "".join(char if char.isprintable() or char == _JOINER else REPLACEMENT for char in text)
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
