@@ -35,7 +35,6 @@ from spind.model import Mac, format_mac
 
 _LIMITS = Limits()
 _BACKEND = choice("auto", "nftables", "iptables")
-_COUNT = integer(16, 1_000_000)
 
 
 class Option(NamedTuple):
@@ -90,7 +89,7 @@ _mqtt = partial(_option, "MQTT")
 _web = partial(_option, "Web interface")
 _place = partial(_option, "Sockets and files")
 _views = partial(_option, "What is shown")
-_limit = partial(_option, "Limits", _COUNT)
+_limit = partial(_option, "Limits", integer(16, 1_000_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +220,11 @@ class Config:
     )
     dots_log_only: bool = _views(FLAG, False, "Log those requests, and block nothing.")
 
-    limit_devices: int = _limit(
-        _LIMITS.devices, "Devices. The one unseen for longest goes, if nobody named it."
+    limit_devices: int = _option(
+        "Limits",
+        integer(16, 30000),  # what the state file can hold
+        _LIMITS.devices,
+        "Devices. The one unseen for longest goes, if nobody named it.",
     )
     limit_sites: int = _limit(
         _LIMITS.sites, "Remote parties. The one unseen for longest goes, if nobody named it."
