@@ -13,7 +13,8 @@ MAX_TEXT = 64 * 1024  # bytes; as the longest request (jsonrpc.MAX_REQUEST)
 MAX_DEPTH = 64  # brackets; twice what a request may nest, so that the parser gives the sentence
 
 _SPACE = re.compile(rb"[ \t\r\n]*")  # RFC 8259 section 2
-_BRACKET_OR_QUOTE = re.compile(rb'["{}\[\]]')
+# A whole string without escapes counts as one step: most are.
+_BRACKET_OR_STRING = re.compile(rb'"[^"\\]*"|["{}\[\]]')
 _QUOTE_OR_ESCAPE = re.compile(rb'["\\]')
 
 
@@ -84,14 +85,15 @@ class JsonFramer:
         buffer = self._buffer
         position = self._scanned
         while True:
-            match = (_QUOTE_OR_ESCAPE if self._in_string else _BRACKET_OR_QUOTE).search(buffer, position)
+            match = (_QUOTE_OR_ESCAPE if self._in_string else _BRACKET_OR_STRING).search(buffer, position)
             if match is None:
                 self._scanned = len(buffer)
                 return None
             char = buffer[match.start()]
             position = match.end()
             if char == 0x22:  # quote
-                self._in_string = not self._in_string
+                if position == match.start() + 1:
+                    self._in_string = not self._in_string
             elif char == 0x5C:  # escape: whatever comes next is part of the string
                 if position == len(buffer):
                     self._scanned = position - 1
