@@ -116,6 +116,10 @@ class ConntrackReader:
                 sock.close()
         self._events = self._dumps = None
 
+    def set_interval(self, interval: float) -> None:
+        """Dump every ``interval`` seconds from the next dump on."""
+        self._interval = interval
+
     def counters(self) -> dict[str, int]:
         """Numbers for ``status``."""
         return {

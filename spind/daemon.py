@@ -1,0 +1,461 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon: wires the adapters to the engine, and carries out what the engine wants done.
+
+Owns start, reload and stop, and their order. Holds no state of the home: that is the engine's.
+
+Order of start: addresses before counters, so that the first connections find their devices;
+queues before the rules that fill them. Stop goes the other way round.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from spind import __version__, logs
+from spind.api import REFUSED, Api, ApiError
+from spind.calls import Caller
+from spind.capture import Capture
+from spind.capture_backend import CaptureRules
+from spind.capture_rules import CaptureSpec, one_bit
+from spind.commands import (
+    Command,
+    Json,
+    NodeChanged,
+    Notice,
+    SaveDecision,
+    SaveIgnoredAddresses,
+    SaveState,
+    Verdict,
+)
+from spind.config import Problem
+from spind.config_options import Config
+from spind.conntrack import ConntrackReader
+from spind.engine import ACCEPT, Engine
+from spind.events import Decided, Event, KernelCounters, PacketSeen, Tick
+from spind.jsonrpc import handle
+from spind.loop_watch import LoopWatch
+from spind.mqtt_pub import MqttPublisher, MqttSettings
+from spind.neighbours import NeighbourWatcher
+from spind.rpc_socket import RpcSocket, RpcSocketError
+from spind.shapes import node_shape
+from spind.store import StateFile, Store, StoreError
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+
+_MQTT_OPTIONS = (
+    "pubsub_host",
+    "pubsub_port",
+    "pubsub_channel_traffic",
+    "pubsub_timeout",
+    "pubsub_user",
+    "pubsub_password",
+    "pubsub_tls_ca_file",
+    "pubsub_rpc",
+)
+_CAPTURE_OPTIONS = ("capture_backend", "iptable_queue_dns", "iptable_queue_block", "ctmark_mask")
+_HOME_OPTIONS = ("lan", "lease_file")
+_START_OPTIONS = (
+    "mode",
+    "pid_file",
+    "state_dir",
+    *(name for name in Config.__slots__ if name.startswith("limit_")),
+)
+"""Options that only a restart brings into force: what they size or place exists from the start on."""
+
+
+class Daemon:
+    """One running daemon. ``await run()`` returns the exit status."""
+
+    def __init__(self, store: Store, config: Config, problems: list[Problem], log_level: int | None) -> None:
+        self._store = store
+        self._config = config
+        self._problems = problems
+        self._log_level = log_level
+        self._loop = asyncio.get_running_loop()
+        self._state = StateFile(config.state_dir)
+        ids, damage = self._state.load()
+        if damage:
+            log.warning("%s", damage)
+        self._engine = Engine(
+            config.limits, ids=ids, local=config.mode == "local", retain=config.node_cache_retain_time
+        )
+        self._api = Api(self._engine, time.time, self._decide, self._status)
+        self._watch = LoopWatch(self._loop)
+        self._neighbours = self._make_neighbours()
+        self._neighbours_problem = ""
+        self._queues: list[Capture] = []
+        self._rules: CaptureRules | None = None
+        self._capture_problem = ""
+        self._conntrack = ConntrackReader(
+            self._loop, self._give, config.conntrack_interval, limit=config.limits.connections
+        )
+        self._conntrack_problem = ""
+        self._mqtt = self._make_mqtt(announce_restart=True)
+        self._socket = RpcSocket(self._api, config.rpc_socket)
+        self._saving: asyncio.Task[None] | None = None
+        self._unsaved: dict[str, int] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._ticker: asyncio.TimerHandle | None = None
+
+    # -- life ----------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Start, serve until a signal says stop, stop; the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stopping.set)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        try:
+            await self._socket.start()
+        except RpcSocketError as error:
+            log.error("%s", error)
+            return 1
+        pid_file = self._write_pid_file()
+        try:
+            self._start()
+            await self._stopping.wait()
+            log.info("stopping")
+        finally:
+            await self._stop()
+            if pid_file is not None:
+                with contextlib.suppress(OSError):
+                    pid_file.unlink()
+        return 0
+
+    def _start(self) -> None:
+        log.info("spind %s, mode %s, configuration %s", __version__, self._config.mode, self._store.path)
+        self._tell_problems()
+        self._watch.start()
+        self._give(Decided(self._config.decisions(), self._config.ignore_ip))
+        self._start_neighbours()
+        self._mqtt.start()
+        self._start_capture()
+        try:
+            self._conntrack.start()
+        except OSError as error:
+            self._conntrack_problem = f"no byte counters: {error}"
+            log.error("%s", self._conntrack_problem)
+        self._tick()
+
+    async def _stop(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self._socket.stop()
+        self._stop_capture()
+        self._conntrack.stop()
+        self._neighbours.stop()
+        await self._mqtt.stop()
+        self._watch.stop()
+        if self._reloading is not None:
+            await self._reloading
+        if self._saving is not None:
+            await self._saving
+        ids = self._engine.nodes.ids()
+        if ids:
+            await self._write_state(ids)
+        log.info("stopped")
+
+    def _write_pid_file(self) -> Path | None:
+        if not self._config.pid_file:
+            return None
+        path = Path(self._config.pid_file)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{os.getpid()}\n")
+        except OSError as error:
+            log.warning("no pid file: %s", error)
+            return None
+        return path
+
+    # -- adapters ------------------------------------------------------------------------
+
+    def _make_neighbours(self) -> NeighbourWatcher:
+        return NeighbourWatcher(
+            self._loop,
+            self._give,
+            self._config.lan,
+            self._config.mode,
+            on_interfaces=self._interfaces_changed,
+            lease_files=tuple(map(Path, self._config.lease_file)),
+        )
+
+    def _start_neighbours(self) -> None:
+        self._neighbours_problem = ""
+        try:
+            self._neighbours.start()
+        except OSError as error:
+            self._neighbours_problem = f"devices are known by their packets only: {error}"
+            log.error("%s", self._neighbours_problem)
+
+    def _make_mqtt(self, *, announce_restart: bool) -> MqttPublisher:
+        config = self._config
+        settings = MqttSettings(
+            host=config.pubsub_host,
+            port=config.pubsub_port,
+            channel_traffic=config.pubsub_channel_traffic,
+            keepalive=config.pubsub_timeout,
+            user=config.pubsub_user,
+            password=config.pubsub_password,
+            tls_ca_file=config.pubsub_tls_ca_file,
+            rpc=config.pubsub_rpc,
+        )
+        caller = Caller("mqtt", "owner")
+        return MqttPublisher(
+            self._loop,
+            settings,
+            self._snapshot,
+            lambda request: handle(self._api, request, caller),
+            announce_restart=announce_restart,
+        )
+
+    def _snapshot(self) -> list[Command]:
+        """The state that a broker should retain."""
+        return [NodeChanged(node_shape(node)) for node in self._engine.nodes if not node.ignored]
+
+    def _start_capture(self) -> None:
+        config = self._config
+        mark = one_bit(config.ctmark_mask)
+        numbers = dict.fromkeys((config.iptable_queue_dns, config.iptable_queue_block))
+        spec = CaptureSpec(
+            config.mode,
+            self._neighbours.rule_interfaces(),
+            config.iptable_queue_dns,
+            config.iptable_queue_block,
+            mark,
+        )
+        self._capture_problem = ""
+        try:
+            for number in numbers:
+                queue = Capture(self._loop, number, self._packet, self._neighbours.is_lan, done_mark=mark)
+                queue.start()
+                self._queues.append(queue)
+            self._rules = CaptureRules(self._loop, config.capture_backend, spec)
+            self._rules.start()
+        except OSError as error:
+            # Counters still work without: say so, and go on.
+            self._capture_problem = f"no packets are captured, so names are missing: {error}"
+            log.error("%s", self._capture_problem)
+            self._stop_capture()
+
+    def _stop_capture(self) -> None:
+        if self._rules is not None:
+            self._rules.stop()
+            self._rules = None
+        for queue in self._queues:
+            queue.stop()
+        self._queues.clear()
+
+    def _interfaces_changed(self, interfaces: tuple[str, ...]) -> None:
+        log.info("the home's interfaces: %s", ", ".join(interfaces) or "none so far")
+        if self._rules is not None:
+            try:
+                self._rules.set_interfaces(interfaces)
+            except OSError as error:
+                log.error("capture rules for %s: %s", ", ".join(interfaces), error)
+
+    # -- events and commands -------------------------------------------------------------
+
+    def _packet(self, event: PacketSeen) -> Verdict:
+        verdict = ACCEPT
+        for command in self._engine.handle(event, time.time()):
+            if type(command) is Verdict:
+                verdict = command
+            else:
+                self._mqtt.publish(command)
+        return verdict
+
+    def _give(self, event: Event) -> None:
+        self._carry_out(self._engine.handle(event, time.time()))
+
+    def _carry_out(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            if isinstance(command, SaveState):
+                self._save_state(command.ids)
+            elif isinstance(command, Notice):
+                log.log(command.level, "%s", command.message)
+            else:
+                self._mqtt.publish(command)
+
+    def _decide(self, commands: list[Command]) -> None:
+        """Keep a decision in UCI before anybody hears of it; where that fails, it was never made."""
+        decisions = {c.key: (c.name, c.ignore) for c in commands if isinstance(c, SaveDecision)}
+        lists = [c.addresses for c in commands if isinstance(c, SaveIgnoredAddresses)]
+        try:
+            if decisions:
+                self._store.save_decisions(decisions)
+            for addresses in lists:
+                self._store.save_ignored_addresses(addresses)
+            if decisions or lists:
+                self._config = self._store.load(self._config)[0]
+        except (StoreError, ValueError) as error:
+            with contextlib.suppress(StoreError):
+                self._config = self._store.load(self._config)[0]
+            self._give(Decided(self._config.decisions(), self._config.ignore_ip))
+            log.error("a decision was not kept: %s", error)
+            raise ApiError(REFUSED, f"not done, since it cannot be kept: {error}") from error
+        self._carry_out(commands)
+
+    def _save_state(self, ids: dict[str, int]) -> None:
+        """Write node ids outside the loop: flash is slow. The latest wins."""
+        self._unsaved = ids
+        if self._saving is None or self._saving.done():
+            self._saving = self._loop.create_task(self._save_states(), name="save state")
+
+    async def _save_states(self) -> None:
+        while self._unsaved is not None:
+            ids, self._unsaved = self._unsaved, None
+            await self._write_state(ids)
+
+    async def _write_state(self, ids: dict[str, int]) -> None:
+        try:
+            await self._loop.run_in_executor(None, self._state.save, ids)
+        except StoreError as error:
+            log.warning("ids of devices are not kept: %s", error)
+
+    def _tick(self) -> None:
+        counters = {
+            **self._watch.counters(),
+            **self._conntrack.counters(),
+            **self._neighbours.counters(),
+            **self._capture_counters(),
+        }
+        self._give(KernelCounters(counters))
+        self._give(Tick())
+        self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def _capture_counters(self) -> dict[str, int]:
+        sources = [queue.counters() for queue in self._queues]
+        if self._rules is not None:
+            sources.append(self._rules.counters())
+        totals: dict[str, int] = {}
+        for counters in sources:
+            for name, value in counters.items():
+                totals[name] = totals.get(name, 0) + value
+        return totals
+
+    # -- configuration -------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = self._loop.create_task(self._reload_config(), name="reload")
+
+    async def _reload_config(self) -> None:
+        """Read the file again; restart just the adapters whose options changed. A bad file leaves
+        everything as it is."""
+        try:
+            config, problems = self._store.load(self._config)
+        except StoreError as error:
+            log.error("reload: %s; the configuration in force stays", error)
+            return
+        old, self._config, self._problems = self._config, config, problems
+
+        def changed(names: Iterable[str]) -> list[str]:
+            return [name for name in names if getattr(old, name) != getattr(config, name)]
+
+        log.info("configuration read again")
+        self._tell_problems()
+        self._set_up_log()
+        for name in changed(_START_OPTIONS):
+            log.warning("option %s: in force after a restart", name)
+        self._engine.retain = config.node_cache_retain_time
+        self._give(Decided(config.decisions(), config.ignore_ip))
+        if changed(("conntrack_interval",)):
+            self._conntrack.set_interval(config.conntrack_interval)
+        if changed(_HOME_OPTIONS):
+            self._neighbours.stop()
+            self._neighbours = self._make_neighbours()
+            self._start_neighbours()
+        if changed((*_CAPTURE_OPTIONS, *_HOME_OPTIONS)):
+            self._stop_capture()
+            self._start_capture()
+        if changed(_MQTT_OPTIONS):
+            await self._mqtt.stop()
+            self._mqtt = self._make_mqtt(announce_restart=False)
+            self._mqtt.start()
+        if changed(("rpc_socket",)):
+            await self._move_socket(old.rpc_socket)
+
+    async def _move_socket(self, old_path: str) -> None:
+        fresh = RpcSocket(self._api, self._config.rpc_socket)
+        try:
+            await fresh.start()
+        except RpcSocketError as error:
+            log.error("reload: %s; %s stays", error, old_path)
+            return
+        await self._socket.stop()
+        self._socket = fresh
+
+    def _tell_problems(self) -> None:
+        for problem in self._problems:
+            log.log(logging.WARNING if problem.kind == "bad" else logging.INFO, "%s", problem)
+
+    def _set_up_log(self) -> None:
+        level = self._config.log_loglevel if self._log_level is None else self._log_level
+        logs.setup(level, use_syslog=self._config.log_usesyslog)
+
+    # -- what only the adapters know -----------------------------------------------------
+
+    def _status(self) -> Json:
+        rules = self._rules
+        mqtt = self._mqtt.counters
+        problems = [
+            text
+            for text in (self._capture_problem, self._conntrack_problem, self._neighbours_problem)
+            if text
+        ]
+        return {
+            "mode": self._config.mode,
+            "config": {"file": self._store.path, "problems": [str(problem) for problem in self._problems]},
+            "problems": problems,
+            "interfaces": list(self._neighbours.rule_interfaces()),
+            "capture": {
+                "backend": rules.backend if rules else "none",
+                "reason": rules.reason if rules else self._capture_problem,
+                "fail_open": bool(self._queues) and all(queue.fail_open for queue in self._queues),
+                **_group(self._capture_counters(), "capture."),
+            },
+            "blocking": {"backend": "none", "reason": "this version only shows"},
+            "conntrack": _group(self._conntrack.counters(), "conntrack."),
+            "mqtt": {**mqtt, "connected": bool(mqtt["connected"])},
+            "rpc": dict(self._socket.counters),
+            "memory_bytes": _resident_bytes(),
+            "cpu_seconds": round(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), 3),
+        }
+
+
+def _group(counters: dict[str, int], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): value for name, value in counters.items() if name.startswith(prefix)}
+
+
+def _resident_bytes() -> int:
+    """Resident memory of this process in bytes (proc_pid_statm(5))."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * resource.getpagesize()
+
+
+def main(config_path: str, log_level: int | None = None) -> int:
+    """Run the daemon in the foreground; the exit status."""
+    store = Store(config_path)
+    try:
+        config, problems = store.load()
+    except StoreError as error:
+        sys.stderr.write(f"spind: {error}\n")
+        return 1
+    logs.setup(config.log_loglevel if log_level is None else log_level, use_syslog=config.log_usesyslog)
+
+    async def serve() -> int:
+        return await Daemon(store, config, problems, log_level).run()
+
+    return asyncio.run(serve())
