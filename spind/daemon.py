@@ -134,7 +134,6 @@ class Daemon:
     def _start(self) -> None:
         log.info("spind %s, mode %s, configuration %s", __version__, self._config.mode, self._store.path)
         self._tell_problems()
-        self._watch.start()
         self._give(Decided(self._config.decisions(), self._config.ignore_ip))
         self._start_neighbours()
         self._mqtt.start()
@@ -144,6 +143,7 @@ class Daemon:
         except OSError as error:
             self._conntrack_problem = f"no byte counters: {error}"
             log.error("%s", self._conntrack_problem)
+        self._watch.start()  # from here on a stall delays packets
         self._tick()
 
     async def _stop(self) -> None:

@@ -117,6 +117,8 @@ class Views:
             key = flow.key
             turned = bool(party) and key.device != party
             peer = key.device if turned else key.node
+            if not (flow.up_packets or flow.down_packets):
+                continue  # known from before the start, silent since
             if flow.lastseen < since or (node and node not in (peer, 0 if party else key.device)):
                 continue
             if not (party or node):
