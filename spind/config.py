@@ -48,6 +48,9 @@ MAIN = "spind"
 
 _LEFT_OUT = "the section is left out"
 
+MAX_PROBLEMS = 200
+"""Problems that are told of one file; whoever has more finds the rest after mending these."""
+
 _SHOWN = 100
 """Characters of a bad value that are repeated in a message."""
 
@@ -108,7 +111,7 @@ class _Loader:
                 if main is not None and section is not main:
                     self._ignored(section, "", f"the settings are those of section {self._label(main)}")
             elif section.type not in SECTIONS:
-                self._ignored(section, "", f"unknown section type{_similar(section.type, [MAIN, *SECTIONS])}")
+                self._unknown(section, "", section.type, [MAIN, *SECTIONS])
         config = Config(
             **values,
             devices=self._devices(),
@@ -128,7 +131,7 @@ class _Loader:
             elif name in OBSOLETE:
                 self._ignored(section, name, OBSOLETE[name])
             else:
-                self._ignored(section, name, f"unknown option{_similar(name, OPTIONS)}")
+                self._unknown(section, name, name, OPTIONS)
         queues = ("iptable_queue_dns", "iptable_queue_block")
         if len({values.get(name, OPTIONS[name].default) for name in queues}) == 1:
             last = next(name for name in reversed(queues) if name in values)
@@ -150,6 +153,8 @@ class _Loader:
                 self._bad(section, option.name, " ".join(raw), "one value, not a list", stays)
                 return kept
             raw = raw[0]
+        if not raw:
+            return option.default
         try:
             return kind.parse(raw)
         except ValueError:
@@ -260,7 +265,7 @@ class _Loader:
         known = SECTIONS[section.type]
         for name in section.options:
             if name not in known:
-                self._ignored(section, name, f"unknown option{_similar(name, known)}")
+                self._unknown(section, name, name, known)
 
     def _label(self, section: Section) -> str:
         return self._labels[id(section)]
@@ -270,12 +275,30 @@ class _Loader:
             value = "(not shown)"
         if len(value) > _SHOWN:
             value = value[:_SHOWN] + "…"
-        line = section.lines.get(option, section.line)
-        self._problems.append(Problem("bad", self._label(section), option, value, allowed, in_force, line))
+        self._report("bad", section, option, value, allowed, in_force)
 
     def _ignored(self, section: Section, option: str, why: str) -> None:
-        line = section.lines.get(option, section.line)
-        self._problems.append(Problem("ignored", self._label(section), option, "", why, "", line))
+        self._report("ignored", section, option, "", why, "")
+
+    def _unknown(self, section: Section, option: str, name: str, known: Iterable[str]) -> None:
+        if len(self._problems) < MAX_PROBLEMS:  # looking for what was meant takes its time
+            close = get_close_matches(name[:64], known, n=1)
+            what = "option" if option else "section type"
+            self._ignored(section, option, f"unknown {what}" + (f"; is {close[0]} meant?" if close else ""))
+
+    def _report(
+        self,
+        kind: Literal["bad", "ignored"],
+        section: Section,
+        option: str,
+        value: str,
+        allowed: str,
+        in_force: str,
+    ) -> None:
+        if len(self._problems) < MAX_PROBLEMS:
+            line = section.lines.get(option, section.line)
+            label = self._label(section)
+            self._problems.append(Problem(kind, label, option, value, allowed, in_force, line))
 
 
 def _in_force(shown: str) -> str:
@@ -284,8 +307,3 @@ def _in_force(shown: str) -> str:
 
 def _stays(shown: str, option: Option) -> str:
     return "the last good one stays in force" if option.secret else _in_force(shown)
-
-
-def _similar(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name[:64], known, n=1)
-    return f"; is {close[0]} meant?" if close else ""

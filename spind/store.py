@@ -25,7 +25,7 @@ from spind.model import format_address, format_mac, parse_address, parse_mac
 from spind.uci import MAX_BYTES, Package, Section, UciError, decode, encode, parse
 from spind.uci_edit import AddSection, Change, RemoveOption, RemoveSection, SetList, SetOption, edit
 
-LOCK_SECONDS = 5.0
+LOCK_SECONDS = 1.0
 """How long to wait for ``uci commit``, which locks the file while it writes."""
 
 _LOCK_POLL_SECONDS = 0.02

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import random
+import time
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uci_texts import random_text
 
-from spind.config import OPTIONS, Config, load
+from spind.config import MAX_PROBLEMS, OPTIONS, Config, load
 from spind.config_kinds import FLAG, HOST, MASK, NETWORK, PORT, PREFIX, SOCKET, TOPIC, seconds
 from spind.config_options import OBSOLETE
 from spind.limits import Limits
@@ -225,6 +226,18 @@ def test_unknown_names_are_told_with_what_may_be_meant():
         "line 4: spin.@devices[0] is ignored: unknown section type; is device meant?",
         "line 5: spin.two is ignored: the settings are those of section spind",
     ]
+
+
+def test_problems_are_bounded_in_number_and_time():
+    text = main("".join(f"option pubsub_prot{number} x\n" for number in range(20_000)))
+    started = time.process_time()
+    assert len(load(text)[1]) == MAX_PROBLEMS
+    assert time.process_time() - started < 20  # all of them would take minutes
+
+
+def test_an_empty_value_is_none():
+    before = Config(mode="bridge", lan=("eth1",))
+    assert load(main("list mode ''\nlist lan ''\noption pubsub_port ''\n"), before) == (Config(), [])
 
 
 def test_every_obsolete_option_is_ignored_with_a_reason():
