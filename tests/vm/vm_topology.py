@@ -93,49 +93,39 @@ class Topology:
                 with inside(namespace):
                     # No wait for duplicate addresses: until it is over, neighbours are not asked for.
                     _sysctl("ipv6/conf/default/accept_dad", "0")
-            self._link(self.client, "lan", 1)
-            self._link(self.server, "wan", 2)
+            for port, peer in (("lan", self.client), ("wan", self.server)):
+                link = ("type", "veth", "peer", "name", "eth", "netns", peer)
+                tool("ip", "link", "add", port, "netns", self.gateway, *link)
             with inside(self.gateway):
+                self._configure("lan", 1, 1, self._vlan)
+                self._configure("wan", 2, 1, None)
                 _sysctl("ipv4/ip_forward", "1")
                 _sysctl("ipv6/conf/all/forwarding", "1")
+            with inside(self.client):
+                self._configure("eth", 1, 2, self._vlan)
+            with inside(self.server):
+                self._configure("eth", 2, 2, None)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _link(self, peer: str, port: str, network: int) -> None:
-        tool(
-            "ip",
-            "link",
-            "add",
-            port,
-            "netns",
-            self.gateway,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth",
-            "netns",
-            peer,
-        )
-        tagged = self._vlan if port == "lan" else None
-        for namespace, link, host in ((self.gateway, port, 1), (peer, "eth", 2)):
-            with inside(namespace):
-                tool("ip", "link", "set", link, "up")
-                if tagged is not None:
-                    name = f"{link}.{tagged}"
-                    facility(
-                        "ip", "link", "add", "link", link, "name", name, "type", "vlan", "id", str(tagged)
-                    )
-                    tool("ip", "link", "set", name, "up")
-                    link = name  # noqa: PLW2901  # addresses belong on the tagged interface
-                tool("ip", "address", "add", f"10.31.{network}.{host}/24", "dev", link)
-                tool("ip", "address", "add", f"fd31:{network}::{host}/64", "dev", link, "nodad")
-                if host != 1:
-                    tool("ip", "route", "add", "default", "via", f"10.31.{network}.1")
-                    tool("ip", "-6", "route", "add", "default", "via", f"fd31:{network}::1")
+    def _configure(self, link: str, network: int, host: int, vlan: int | None) -> None:
+        """Bring a link of the current namespace up with its addresses; at one go, as each tool takes long."""
+        lines = [f"link set {link} up"]
+        if vlan is not None:
+            facility(
+                "ip", "link", "add", "link", link, "name", f"{link}.{vlan}", "type", "vlan", "id", str(vlan)
+            )
+            link = f"{link}.{vlan}"
+            lines.append(f"link set {link} up")
+        lines.append(f"address add 10.31.{network}.{host}/24 dev {link}")
+        lines.append(f"address add fd31:{network}::{host}/64 dev {link} nodad")
+        if host != 1:
+            lines.append(f"route add default via 10.31.{network}.1")
+            lines.append(f"route add ::/0 via fd31:{network}::1")
+        tool("ip", "-batch", "-", text="\n".join(lines))
 
     def udp_pair(self, version: int, port: int) -> tuple[socket.socket, socket.socket]:
         """Return a client's socket that is connected to a server's socket, both with a deadline."""
