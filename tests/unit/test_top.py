@@ -211,7 +211,7 @@ class Terminal:
         self.text = ""
 
     def expect(self, text, count=1):
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while self.text.count(text) < count:
             assert time.monotonic() < end, self.text[-3000:]
             if select.select([self.master], [], [], 0.1)[0]:
@@ -224,7 +224,7 @@ class Terminal:
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         os.close(self.master)
         os.close(self.slave)
 
@@ -250,7 +250,7 @@ def test_keys_and_the_terminal_afterwards(terminal):
     terminal.expect("sorted by seen")
     terminal.press(b"q")
     terminal.expect("\x1b[?1049l")
-    assert terminal.process.wait(10) == 0
+    assert terminal.process.wait(60) == 0
     assert termios.tcgetattr(terminal.slave) == terminal.before
 
 
@@ -258,7 +258,7 @@ def test_interrupt_leaves_the_terminal_as_it_was(terminal):
     terminal.expect("sorted by rate")
     terminal.process.send_signal(signal.SIGINT)
     terminal.expect("\x1b[?1049l")
-    assert terminal.process.wait(10) == 0
+    assert terminal.process.wait(60) == 0
     assert termios.tcgetattr(terminal.slave) == terminal.before
 
 
@@ -269,6 +269,6 @@ def test_the_daemon_goes_away(tmp_path):
         terminal.expect("sorted by rate")
     terminal.expect("\x1b[?1049l")
     terminal.expect("spind top: ")
-    assert terminal.process.wait(10) == 1
+    assert terminal.process.wait(60) == 1
     assert termios.tcgetattr(terminal.slave) == terminal.before
     terminal.close()
