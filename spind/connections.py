@@ -19,6 +19,10 @@ EMBRYO_SECONDS = 60.0
 """How long a connection known from its packets alone waits for conntrack to confirm it."""
 
 
+EXPIRE_MOST = 1000
+"""Unconfirmed connections forgotten in one call: less than a millisecond."""
+
+
 class Conn:
     """One connection and its attribution. ``outbound`` says that the device opened it."""
 
@@ -122,8 +126,10 @@ class Connections:
         self._streams.pop(conn.key, None)
 
     def expire(self, now: float) -> None:
-        """Forget connections that conntrack never confirmed."""
-        while self._embryos:
+        """Forget connections that conntrack never confirmed, a bounded number a call."""
+        for _ in range(EXPIRE_MOST):
+            if not self._embryos:
+                break
             key, since = next(iter(self._embryos.items()))
             if now - since < EMBRYO_SECONDS:
                 break
