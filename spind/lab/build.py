@@ -45,10 +45,6 @@ def build(lab: "Lab") -> None:
     _write_files(lab)
     lab.internet.start("dnsmasq", ["dnsmasq", "-C", lab.root / "conf" / "internet-dns.conf"])
     lab.gateway.start("dnsmasq", ["dnsmasq", "-C", lab.root / "conf" / "gateway-dnsmasq.conf"])
-    rules = render.firewall(offload=lab.offload)
-    if lab.counting:
-        rules += counters.ruleset(lab.specs)
-    lab.gateway.run(["nft", "-f", "-"], input=rules)
     certs.make(lab.root / "certs", certificate_names())
     lab.internet.start("servers", lab.internet.python("spind.lab.internet", lab.root))
     for device in lab.devices.values():
@@ -62,7 +58,13 @@ def build(lab: "Lab") -> None:
 
 def _configure_links(lab: "Lab") -> None:
     lines = render.gateway_links(lab.specs, ula=lab.ula)
-    netns.ip_batch(lines[:2], lab.gateway.namespace)  # the bridge has to exist before its sysctls do
+    rules = render.firewall(offload=lab.offload)
+    if lab.counting:
+        rules += counters.ruleset(lab.specs)
+    # The bridge has to exist before its sysctls do, and those of conntrack come with its module,
+    # which the rules load. Nothing passes before everything counts.
+    netns.ip_batch(lines[:2], lab.gateway.namespace)
+    lab.gateway.run(["nft", "-f", "-"], input=rules)
     netns.write_sysctls(lab.gateway.namespace, render.GATEWAY_SYSCTLS, render.OPTIONAL_SYSCTLS)
     netns.write_sysctls(lab.internet.namespace, render.INTERNET_SYSCTLS)
     batches = [
@@ -71,6 +73,8 @@ def _configure_links(lab: "Lab") -> None:
     ]
     for device in lab.devices.values():
         netns.write_sysctls(device.namespace, render.device_sysctls(device.spec))
+        if lab.counting and lab.offload:
+            device.run(["nft", "-f", "-"], input=counters.device_ruleset())
         batches.append(netns.start_batch(render.DEVICE_LINKS, device.namespace))
     for batch in batches:
         netns.finish_batch(batch)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spind.lab.errors import LabError
+from spind.lab.patience import patient
 
 _CONFIG = """\
 [req]
@@ -63,6 +64,6 @@ def _openssl(directory: Path, arguments: Sequence[str]) -> subprocess.Popen[str]
 
 
 def _finish(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=patient(60))
     if process.returncode:
         raise LabError(f"openssl failed: {errors.strip()}")

@@ -12,6 +12,11 @@ length, that of the IP packet as the kernel holds it (a GSO packet is one packet
 * Packets that belong to no connection (invalid, untracked) and ICMP errors about one are not
   accounted at all (``nf_conntrack_in``), and not counted here.
 
+Where a flow table forwards packets past all hooks, these rules would miss them. Then the devices
+count instead, each in its own namespace (``device_ruleset``): what goes beyond the home and what
+comes from there, with the same lengths, but ICMP errors and packets that the gateway calls
+invalid are in it.
+
 Upward a device is known by the frame's MAC, and its source addresses are remembered in a set;
 downward it is known by them, since the frame does not exist yet when the packet is forwarded.
 """
@@ -19,7 +24,7 @@ downward it is known by them, since the frame does not exist yet when the packet
 from collections.abc import Iterable
 from typing import Any
 
-from spind.lab.plan import LAN_BRIDGE, DeviceSpec
+from spind.lab.plan import LAN4, LAN6, LAN_BRIDGE, ULA6, DeviceSpec
 
 TABLE = "lab_count"
 SCOPES = ("forward", "gateway")
@@ -86,6 +91,44 @@ def ruleset(devices: Iterable[DeviceSpec]) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
+_HOME4 = f"{LAN4}, 224.0.0.0/4, 255.255.255.255, 0.0.0.0"
+_HOME6 = f"{LAN6}, {ULA6}, fe80::/10, ff00::/8, ::"
+
+
+def device_ruleset() -> str:
+    """The counting table of a device's own namespace (nft syntax)."""
+    lines = [f"table inet {TABLE} {{"]
+    for hook, way, end in (("output", "up", "daddr"), ("input", "down", "saddr")):
+        lines += [
+            f"  counter {way}4 {{ }}",
+            f"  counter {way}6 {{ }}",
+            f"  chain {hook} {{",
+            f"    type filter hook {hook} priority -400; policy accept;",
+            f"    ip {end} != {{ {_HOME4} }} counter name {way}4",
+            f"    ip6 {end} != {{ {_HOME6} }} counter name {way}6",
+            "  }",
+        ]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def read_device(listing: dict[str, Any]) -> dict[int, Counts]:
+    """Counts per family out of ``nft -j list counters`` in a device's namespace."""
+    values = _values(listing)
+    result = {}
+    for family in (4, 6):
+        up, down = values[f"up{family}"], values[f"down{family}"]
+        result[family] = (up[0], down[0], up[1], down[1])
+    return result
+
+
+def _values(listing: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    return {
+        entry["counter"]["name"]: (int(entry["counter"]["bytes"]), int(entry["counter"]["packets"]))
+        for entry in listing["nftables"]
+        if "counter" in entry and entry["counter"]["table"] == TABLE
+    }
+
+
 def _name(scope: str, spec: DeviceSpec, way: str, family: int) -> str:
     return f"{scope}_{spec.name}_{way}{family}"
 
@@ -96,11 +139,7 @@ def _map(specs: list[DeviceSpec], chain: str) -> str:
 
 def read(listing: dict[str, Any], devices: Iterable[DeviceSpec], scope: str) -> dict[str, dict[int, Counts]]:
     """Counts per device and family out of ``nft -j list counters`` for one of ``SCOPES``."""
-    values = {
-        entry["counter"]["name"]: (int(entry["counter"]["bytes"]), int(entry["counter"]["packets"]))
-        for entry in listing["nftables"]
-        if "counter" in entry and entry["counter"]["table"] == TABLE
-    }
+    values = _values(listing)
     result: dict[str, dict[int, Counts]] = {}
     for spec in devices:
         for family in (4, 6):

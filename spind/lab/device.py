@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 
 from spind.lab import behaviours
+from spind.lab.patience import patient
 from spind.lab.perform import Performer, trust_context
 from spind.lab.resolver import Resolver
 
@@ -78,7 +79,7 @@ async def live(life: Life) -> None:
         async with asyncio.timeout_at(start + life.seconds):
             await stop.wait()
     if tasks:
-        _, late = await asyncio.wait(tasks, timeout=0 if stop.is_set() else GRACE_SECONDS)
+        _, late = await asyncio.wait(tasks, timeout=0 if stop.is_set() else patient(GRACE_SECONDS))
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)

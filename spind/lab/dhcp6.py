@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 from spind.lab.errors import LabError
+from spind.lab.patience import patient
 
 _SOLICIT, _ADVERTISE, _REQUEST, _REPLY = 1, 2, 3, 7
 _CLIENT_ID, _SERVER_ID, _IA_NA, _IA_ADDRESS, _ORO, _ELAPSED, _FQDN = 1, 2, 3, 5, 6, 8, 39
@@ -35,7 +36,7 @@ def acquire(interface: str, mac: str, hostname: str) -> list[str]:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as link:
         link.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
         link.bind(("::", 546))
-        link.settimeout(_WAIT)
+        link.settimeout(patient(_WAIT))
         empty = _option(_IA_NA, identity + bytes(8))
         offer = _exchange(link, index, _SOLICIT, about + empty, _ADVERTISE)
         server = b"".join(_option(kind, data) for kind, data in _options(offer) if kind == _SERVER_ID)
@@ -58,7 +59,7 @@ def _exchange(link: socket.socket, index: int, kind: int, body: bytes, wanted: i
     transaction = os.urandom(3)
     for _ in range(_TRIES):
         link.sendto(bytes([kind]) + transaction + body, (_SERVERS, 547, 0, index))
-        deadline = time.monotonic() + _WAIT
+        deadline = time.monotonic() + patient(_WAIT)
         while time.monotonic() < deadline:
             try:
                 answer = link.recv(4096)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from spind.lab.loadgen import LATE_SECONDS, percentiles
+from spind.lab.patience import patient
 from spind.lab.resolver import TYPE_A, build_query
 
 SOCKETS = 8  # source ports; each has the whole range of ids for itself
@@ -52,7 +53,7 @@ def ask(
             counts["sent"] += 1
             last = now = time.monotonic()
         ended = counts["sent"] >= total if rate else now - start >= seconds
-        if ended and (not waiting or now > last + LATE_SECONDS):
+        if ended and (not waiting or now > last + patient(LATE_SECONDS)):
             break
         for number, _ in poll.poll(0.001):
             _collect(links[by_number[number]], by_number[number], waiting, samples, counts)

@@ -31,6 +31,7 @@ from spind.lab import build, counters, plan, runtime
 from spind.lab.behaviours import seeded
 from spind.lab.errors import LabError
 from spind.lab.node import Device, Node, wait_until
+from spind.lab.patience import patient
 from spind.lab.plan import DEFAULT_DEVICES, DeviceSpec
 from spind.lab.resolver import Resolver
 
@@ -42,7 +43,7 @@ class Lab:
     what the devices do; ``devices`` are specs, or a number of devices; ``ula`` gives the home
     its own IPv6 prefix (RFC 4193) beside the public one; ``counters`` installs the kernel's
     counting rules; ``offload`` forwards established connections through an nft flow table, where
-    the kernel has them (then the counting rules do not see those packets).
+    the kernel has them (then devices count, not the gateway: see ``counters``).
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class Lab:
     def server_status(self, *, reset: bool = False) -> dict[str, Any]:
         """What the internet's servers received and sent, per peer and service (``tally.Tally.as_json``)."""
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(10)
+            link.settimeout(patient(10))
             link.connect(str(self.control_socket))
             link.sendall(b"reset\n" if reset else b"status\n")
             with link.makefile("rb") as answer:
@@ -213,6 +214,11 @@ class Lab:
         if scope not in counters.SCOPES:
             raise LabError(f"not a scope of counters: {scope!r}; there are: {', '.join(counters.SCOPES)}")
         argv = ["nft", "-j", "list", "counters", "table", "inet", counters.TABLE]
+        if self.offload and scope == "forward":
+            return {
+                device.name: counters.read_device(json.loads(device.run(argv).stdout))
+                for device in self.devices.values()
+            }
         return counters.read(json.loads(self.gateway.run(argv).stdout), self.specs, scope)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from spind.lab import plan
 from spind.lab.errors import LabError
 from spind.lab.lab import Lab
+from spind.lab.patience import patient
 
 SERVER_NUMBER = 40  # the address that load goes to: server4(40), server6(40)
 MAX_RATE, MAX_SECONDS, MAX_BYTES = 50_000.0, 600.0, 64 << 30
@@ -146,7 +147,7 @@ def load_server(lab: Lab) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.communicate(timeout=10)
+            process.communicate(timeout=patient(10))
 
 
 def _client(lab: Lab, device: str, role: str, expected: float, **arguments: Any) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from spind.lab.patience import patient
+
 CHURN_PORTS = tuple(range(9000, 9008))  # several, so that a tuple of ports comes back late
 BULK_PORT = 9100
 REQUEST, REPLY = b"q" * 100, b"r" * 200
@@ -82,7 +84,7 @@ class Server:
     def _accept_bulk(self, listener: socket.socket) -> None:
         link, _ = listener.accept()
         link.setblocking(True)
-        link.settimeout(30)
+        link.settimeout(patient(30))
         threading.Thread(target=self._bulk, args=(link,), daemon=True).start()
 
     def _bulk(self, link: socket.socket) -> None:
@@ -153,7 +155,7 @@ def churn(host: str, rate: float, seconds: float) -> dict[str, Any]:
             links[link.fileno()] = link
             poll.register(link, events)
             last_start = now
-        if due >= total and (not links or now > last_start + LATE_SECONDS):
+        if due >= total and (not links or now > last_start + patient(LATE_SECONDS)):
             break
         for number, event in poll.poll(0.001):
             link = links[number]
@@ -211,7 +213,7 @@ def latency(host: str, rate: float, seconds: float) -> dict[str, Any]:
 
 def bulk(host: str, size: int, way: str) -> dict[str, Any]:
     """One TCP connection that carries ``size`` bytes up (``U``) or down (``D``)."""
-    with socket.create_connection((host, BULK_PORT), timeout=60) as link:
+    with socket.create_connection((host, BULK_PORT), timeout=patient(60)) as link:
         start = time.monotonic()
         link.sendall(f"{way}{size:019d}".encode())
         if way == "U":

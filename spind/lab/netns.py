@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from spind.lab.errors import LabError
+from spind.lab.patience import patient
 
 NETNS_DIR = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -48,7 +49,7 @@ def start_batch(lines: Iterable[str], namespace: str | None = None) -> subproces
 
 def finish_batch(process: subprocess.Popen[str]) -> None:
     """Wait for a batch; ``LabError`` where it failed."""
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=patient(60))
     if process.returncode:
         raise LabError(f"ip -batch failed: {errors.strip()}")
 
@@ -129,7 +130,7 @@ def end_processes(namespaces: Collection[str], patience: float = 2.0) -> None:
     so that a number that the kernel has given to somebody else meanwhile is never hit.
     """
     for number, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
-        deadline = time.monotonic() + wait
+        deadline = time.monotonic() + patient(wait)
         first = True
         while pids := processes_in(namespaces):
             if first or number == signal.SIGKILL:
@@ -169,7 +170,7 @@ def delete(namespaces: Iterable[str]) -> None:
         input="".join(f"netns del {name}\n" for name in present),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     left = [name for name in present if (NETNS_DIR / name).exists()]

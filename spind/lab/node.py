@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import spind
 from spind.lab import netns, plan, runtime
 from spind.lab.errors import LabError
+from spind.lab.patience import patient
 from spind.lab.plan import DeviceSpec
 
 T = TypeVar("T")
@@ -26,9 +27,9 @@ T = TypeVar("T")
 def wait_until(condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
     """Ask ``condition`` until it gives something true, and return that.
 
-    ``LabError`` naming ``what`` after ``timeout`` seconds.
+    ``LabError`` naming ``what`` after ``timeout`` seconds (more on a slow machine: ``patience``).
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + patient(timeout)
     while True:
         value = condition()
         if value:
@@ -75,7 +76,7 @@ class Node:
             defaults["stdin"] = subprocess.DEVNULL
         try:
             result = subprocess.run(
-                self.command(argv), check=False, timeout=timeout, **{**defaults, **options}
+                self.command(argv), check=False, timeout=patient(timeout), **{**defaults, **options}
             )
         except subprocess.TimeoutExpired:
             raise LabError(f"{self.name}: {' '.join(map(str, argv))} took more than {timeout:g} s") from None
@@ -138,7 +139,7 @@ class Node:
         status = None
         if process is not None:
             try:
-                status = process.wait(timeout)
+                status = process.wait(patient(timeout))
             except subprocess.TimeoutExpired:
                 self._daemons[what] = process
                 raise LabError(f"{self.name}: {what} does not end") from None
@@ -151,10 +152,10 @@ class Node:
         """Wait for daemons that were ended from outside, so that none is left a zombie."""
         for process in self._daemons.values():
             try:
-                process.wait(5)
+                process.wait(patient(5))
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(5)
+                process.wait(patient(5))
         self._daemons.clear()
 
     def release(self) -> None:

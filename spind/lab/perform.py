@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 from spind.lab.behaviours import Action
+from spind.lab.patience import patient
 from spind.lab.resolver import Answer, ResolveError, Resolver
 
 ANSWER_SECONDS = 10.0
@@ -97,7 +98,7 @@ class Performer:
         if action.tls:
             context = self._trust if action.sni else self._blind
             options = {"ssl": context, "server_hostname": action.target if action.sni else ""}
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(patient(ANSWER_SECONDS)):
             reader, writer = await asyncio.open_connection(*done.remote, **options)
         done.local = writer.get_extra_info("sockname")[:2]
         return reader, writer
@@ -124,7 +125,7 @@ class Performer:
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, done: Done, head: bytes, body: int
     ) -> None:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(patient(ANSWER_SECONDS)):
             writer.write(head)
             done.sent += len(head)
             while body > 0:
@@ -145,7 +146,7 @@ class Performer:
     async def _connect(self, action: Action, done: Done) -> None:
         reader, writer = await self._open(action, done)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(patient(ANSWER_SECONDS)):
                 writer.write(_BLOCK[: action.size])
                 done.sent += action.size
                 done.received += len(await reader.readexactly(action.size))
@@ -160,7 +161,7 @@ class Performer:
             for _ in range(action.count):
                 await loop.sock_sendall(link, _BLOCK[: action.size])
                 done.sent += action.size
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(patient(2)):
                     done.received += len(await loop.sock_recv(link, 65535))
 
     async def _multicast(self, action: Action, done: Done) -> None:
@@ -193,7 +194,7 @@ class Performer:
                 request = echo_request(six=six, ident=ident, sequence=sequence, size=action.size)
                 await loop.sock_sendall(link, request)
                 done.sent += action.size
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(patient(2)):
                     await self._echo_reply(link, six=six, ident=ident, sequence=sequence)
                 done.received += action.size
 
@@ -213,7 +214,7 @@ class Performer:
             done = Done("scan", "", "tcp", action.family, remote=pairs[number])
             results.append(done)
             try:
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(patient(1)):
                     _, writer = await asyncio.open_connection(*done.remote)
                 done.local = writer.get_extra_info("sockname")[:2]
                 await close(writer)
@@ -265,7 +266,7 @@ async def close(writer: asyncio.StreamWriter) -> None:
     """Close a connection and wait for it; a peer that is gone already is fine."""
     writer.close()
     with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(patient(2)):
             await writer.wait_closed()
 
 

@@ -12,6 +12,8 @@ import struct
 from random import Random
 from typing import NamedTuple
 
+from spind.lab.patience import patient
+
 TYPE_A, TYPE_CNAME, TYPE_AAAA = 1, 5, 28
 _FLAG_TC = 0x0200
 _RD = 0x0100
@@ -123,13 +125,13 @@ class Resolver:
         transport, question = await loop.create_datagram_endpoint(_Question, remote_addr=(self._server, 53))
         try:
             transport.sendto(query)
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(patient(self._timeout)):
                 return await question.answer
         finally:
             transport.close()
 
     async def _tcp(self, query: bytes) -> bytes:
-        async with asyncio.timeout(self._timeout):
+        async with asyncio.timeout(patient(self._timeout)):
             reader, writer = await asyncio.open_connection(self._server, 53)
             try:
                 writer.write(struct.pack("!H", len(query)) + query)

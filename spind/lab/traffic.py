@@ -18,6 +18,7 @@ from spind.lab.device import GRACE_SECONDS
 from spind.lab.errors import LabError
 from spind.lab.lab import Lab
 from spind.lab.node import Device
+from spind.lab.patience import patient
 
 MAX_SECONDS = 3600.0
 
@@ -59,7 +60,7 @@ class Traffic:
         self._deadline = 0.0
 
     def __enter__(self) -> Self:
-        self._deadline = time.monotonic() + self._seconds + GRACE_SECONDS + 10
+        self._deadline = time.monotonic() + self._seconds + patient(GRACE_SECONDS + 10)
         for device in self._devices:
             with self._said(device).open("wb") as out, device.log_file("life").open("ab") as log:
                 self._running[device.name] = device.popen(
@@ -79,7 +80,7 @@ class Traffic:
                 process.terminate()
         for process in self._running.values():
             try:
-                process.wait(5)
+                process.wait(patient(5))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
