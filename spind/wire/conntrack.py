@@ -187,7 +187,9 @@ def _value(found: _Found, size: int, *path: int) -> Span:
 def _whole(found: _Found, kind: int, end: int) -> Span:
     """Find an attribute with its header and padding; an empty span where it is missing."""
     span = found.get((kind,))
-    return (end, end) if span is None else (span[0] - ATTRIBUTE.size, min((span[1] + 3) & ~3, end))
+    if span is None:
+        return end, end
+    return span[0] - ATTRIBUTE.size, min(span[1] + (span[0] - span[1]) % 4, end)
 
 
 def _find_key(found: _Found) -> dict[str, Span]:

@@ -69,7 +69,7 @@ def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, in
         if length < ATTRIBUTE.size or stop > end:
             raise WireError("netlink: attribute length out of bounds")
         yield kind & TYPE_MASK, start + ATTRIBUTE.size, stop
-        start = (stop + 3) & ~3
+        start += (length + 3) & ~3
 
 
 def attribute_map(data: bytes, start: int, end: int) -> dict[int, bytes]:
