@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 BOOT_MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 
 _FOLDERS = ("bin", "dev", "lower", "modules", "new", "proc", "sys", "upper")
-_BUSYBOX = Path("/bin/busybox")
 
 
 class _Cpio:
@@ -70,13 +69,11 @@ def _module_code(path: Path) -> bytes:
 
 def build_initramfs(kernel: Kernel, init: Path) -> bytes:
     """Return the uncompressed archive with ``init`` as its init script."""
-    if not _BUSYBOX.is_file():
-        raise LaneError(f"{_BUSYBOX} is missing; scripts/setup --vm installs it (busybox-static)")
     cpio = _Cpio()
     for folder in _FOLDERS:
         cpio.add(folder, stat.S_IFDIR | 0o755)
     cpio.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
-    cpio.add("bin/busybox", stat.S_IFREG | 0o755, _BUSYBOX.read_bytes())
+    cpio.add("bin/busybox", stat.S_IFREG | 0o755, kernel.busybox.read_bytes())
     cpio.add("init", stat.S_IFREG | 0o755, init.read_bytes())
     order = []
     for path in _module_files(kernel):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Fetches Debian's stock kernel package and unpacks it beside the checkout, for the virtual machine lane.
+"""Fetches Debian's stock kernel and a static busybox and unpacks them beside the checkout, for the VM lane.
 
 Owns the cache folder that it is given: one folder for each kernel version, complete or absent. Installs
 nothing on this machine and needs no root. It must not start the machine (``run``) or pack its first stage
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 META_PACKAGE = "linux-image-amd64"
+BUSYBOX_PACKAGE = "busybox-static"
 _REAL_PACKAGE = re.compile(r"Depends: (linux-image-(\d[\w.+~-]*-amd64))\b")
 
 # Most of the unpacked size, and nothing that a router without a screen loads.
@@ -44,6 +45,11 @@ class Kernel:
     release: str
     image: Path
     modules: Path
+
+    @property
+    def busybox(self) -> Path:
+        """A busybox that needs no shared library."""
+        return self.root / "bin" / "busybox"
 
     @property
     def root(self) -> Path:
@@ -91,10 +97,11 @@ def _current_package() -> tuple[str, str]:
 
 
 def _download(target: Path) -> str:
-    """Download the current kernel package into ``target``; return the kernel's release."""
+    """Download the current kernel package, and busybox, into ``target``; return the kernel's release."""
     package, release = _current_package()
     # As root, apt would download as a user of its own, who may not write here.
-    run_tool(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=target)
+    as_root = ["-o", "APT::Sandbox::User=root"]
+    run_tool(["apt-get", "-qq", *as_root, "download", package, BUSYBOX_PACKAGE], cwd=target)
     return release
 
 
@@ -106,19 +113,21 @@ def _fetch(cache: Path) -> Path:
         except LaneError:
             # Package lists that are missing, or so old that the version they name is gone from the archive.
             run_tool(["apt-get", "-qq", "update"])
+            for leftover in scratch.iterdir():
+                leftover.unlink()
             release = _download(scratch)
-        packages = list(scratch.glob("*.deb"))
-        if len(packages) != 1:
-            raise LaneError(f"apt-get download left {len(packages)} packages, not one")
         unpacked = scratch / f"linux-{release}"
         unpacked.mkdir()
-        _unpack(packages[0], unpacked)
-        if not (unpacked / "lib").exists():  # newer packages have the modules under /usr/lib
-            (unpacked / "lib").symlink_to("usr/lib")
+        for package in scratch.glob("*.deb"):
+            _unpack(package, unpacked)
+        for merged in ("bin", "lib"):  # newer packages have everything under /usr
+            if not (unpacked / merged).exists():
+                (unpacked / merged).symlink_to(f"usr/{merged}")
         run_tool(["depmod", "-b", str(unpacked), release])
         kernel = _describe(unpacked)
-        if not (kernel.image.is_file() and (kernel.modules / "modules.dep").is_file()):
-            raise LaneError(f"{packages[0].name} holds no kernel image with modules where one was expected")
+        for file in (kernel.image, kernel.modules / "modules.dep", kernel.busybox):
+            if not file.is_file():
+                raise LaneError(f"Debian's packages for Linux {release} have no {file.relative_to(unpacked)}")
         final = cache / unpacked.name
         shutil.rmtree(final, ignore_errors=True)
         return unpacked.rename(final)
