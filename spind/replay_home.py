@@ -3,8 +3,9 @@
 
 Turns what frames tell into the events that the neighbour table, DHCP leases and interface
 addresses give live. Frames with two MACs (Ethernet): every unicast MAC that is no router is a
-device, and what a device sends from, or is sent to within the home's prefixes, is its address.
-Frames without (raw IP, Linux cooked): every private or link-local address is a device of its own.
+device. What a device sends from, or is sent to, is its address; a public one only within the
+home's prefixes. Frames without (raw IP, Linux cooked): every private or link-local address is a
+device of its own.
 """
 
 from typing import Final
@@ -90,7 +91,8 @@ class Home:
             return events
         if known.get(packet.src) != source and (source not in self.gateways or is_group(target)):
             events = self._learn(packet.src, source, claimed=is_group(target))
-        if packet.dst not in known and target not in self.gateways and packet.dst in self._home:
+        target_is_new = packet.dst not in known and target not in self.gateways
+        if target_is_new and (packet.dst in self._home or not is_public(packet.dst)):
             events += self._learn(packet.dst, target, claimed=False)
         if packet.proto == IPPROTO_UDP and packet.sport in (SERVER_PORT, CLIENT_PORT):
             events += self._dhcp(packet)

@@ -33,6 +33,9 @@ ROWS: Final = 40
 NAMES: Final = 4
 """Host names shown for a site, and services."""
 
+DEVICES: Final = 8192
+"""Devices that are told apart; the rest is shown as one."""
+
 PARTIES: Final = 65536
 """Pairs of a device and a site that are told apart; the rest is summed up per device."""
 
@@ -180,7 +183,10 @@ class Summary:
 
     def add(self, record: Record) -> None:
         """Take in one connection."""
-        parties = self._devices.setdefault(record.attribution.device if record.attribution else "", {})
+        device = record.attribution.device if record.attribution else ""
+        if device not in self._devices and len(self._devices) >= DEVICES:
+            device = "(other devices)"
+        parties = self._devices.setdefault(device, {})
         site = record.site
         party = parties.get(site)
         if party is None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from spind.capfile import CapturedPacket, CaptureFileError
+from spind.capture_rules import CLIENT_PACKETS, NEW_PACKETS, TCP_DNS_PACKETS
 from spind.commands import Verdict
 from spind.engine import Engine
 from spind.events import ConnDelta, PacketSeen, Tick, Traffic, TrafficEnd
@@ -20,7 +21,7 @@ from spind.model import Mac
 from spind.replay_home import Home
 from spind.replay_report import Record, Totals
 from spind.replay_routers import Prefix, RouterFinder
-from spind.tracker import CONNECTIONS, Tracker, fragment_of
+from spind.tracker import CONNECTIONS, Interest, Tracker, fragment_of
 from spind.wire.errors import WireError
 from spind.wire.link import ETH_P_ARP, Frame, parse_link
 from spind.wire.packet import Packet, parse_ip
@@ -53,6 +54,9 @@ LIMITS: Final = Limits(
 )
 
 
+INTEREST: Final = Interest(unanswered=NEW_PACKETS, client=CLIENT_PACKETS, tcp_dns=TCP_DNS_PACKETS)
+
+
 class _Item(NamedTuple):
     """A parsed record; ``packet`` is ``None`` for ARP."""
 
@@ -67,7 +71,7 @@ class Replay:
     def __init__(self, home: Home, sink: Callable[[Record], None], connections: int = CONNECTIONS) -> None:
         """``sink`` gets each connection when it is over."""
         self.engine = Engine(LIMITS, retain=float("inf"))
-        self.tracker = Tracker(connections)
+        self.tracker = Tracker(connections, INTEREST)
         self.connections = 0
         self._home = home
         self._sink = sink
@@ -92,10 +96,10 @@ class Replay:
             handle(event, now)
         tracker = self.tracker
         fragment = fragment_of(frame.payload)
-        conn, forward, new = tracker.track(packet, seen, fragment)
+        conn, forward = tracker.track(packet, seen, fragment)
         if tracker.ended:
             self._close_ended(now)
-        if tracker.wanted(packet, conn, forward=forward, new=new):
+        if tracker.wanted(packet, conn, forward=forward):
             mac = self._home.sender(frame)
             commands = handle(PacketSeen(packet, mac, from_lan=mac is not None), now)
             last = commands[-1]

@@ -62,6 +62,18 @@ _UNFRAGMENTABLE: Final = frozenset((_HOP_BY_HOP, _ROUTING, _DESTINATION))
 _MAX_HEADERS: Final = 8
 
 
+class Interest(NamedTuple):
+    """Which packets of a connection the live capture queues, as counts of packets.
+
+    ``unanswered``: an initiator's packets before the first reply. ``client``: those of a TCP
+    initiator among which payload is looked at. ``tcp_dns``: both directions of DNS over TCP.
+    """
+
+    unanswered: int
+    client: int
+    tcp_dns: int
+
+
 class Fragment(NamedTuple):
     """Which packet a fragment is a part of, as the fields that say so, and whether it is the first."""
 
@@ -101,7 +113,8 @@ class Connection:
     """One connection of a capture.
 
     ``first`` and ``last`` are times in seconds; bytes are IP-layer bytes, ``orig`` from
-    ``key.src`` to ``key.dst``. ``inspected`` and ``settled`` belong to :meth:`Tracker.wanted`.
+    ``key.src`` to ``key.dst``. ``settled`` is for the owner to say that nothing more is to be learned
+    from what the initiator sends.
     """
 
     __slots__ = (
@@ -111,7 +124,6 @@ class Connection:
         "cid",
         "ended",
         "first",
-        "inspected",
         "key",
         "last",
         "orig_bytes",
@@ -131,7 +143,6 @@ class Connection:
         self.reply_packets = 0
         self.reply_bytes = 0
         self.ended = False
-        self.inspected = 0
         self.settled = False
         self._reported: tuple[int, int, int, int] | None = None
         self._isn = isn
@@ -174,10 +185,10 @@ class Connection:
 class Tracker:
     """The table of connections."""
 
-    def __init__(self, connections: int = CONNECTIONS, inspections: int = 8) -> None:
-        """``inspections``: TCP payload packets of one initiator that are worth a look."""
+    def __init__(self, connections: int, interest: Interest) -> None:
+        """``connections`` bounds the table."""
         self._limit = connections
-        self._inspections = inspections
+        self._interest = interest
         # Both directions of a connection; true for the initiator's.
         self._table: dict[tuple[int, Address, int, Address, int], tuple[Connection, bool]] = {}
         # cid -> connection, the one unseen for longest first
@@ -193,15 +204,15 @@ class Tracker:
     def __len__(self) -> int:
         return len(self._live)
 
-    def track(self, packet: Packet, now: float, fragment: Fragment | None) -> tuple[Connection, bool, bool]:
-        """Count a packet; returns its connection, whether the initiator sent it, whether it is new.
+    def track(self, packet: Packet, now: float, fragment: Fragment | None) -> tuple[Connection, bool]:
+        """Count a packet; returns its connection, and whether the initiator sent it.
 
         ``fragment`` is what :func:`fragment_of` says about the packet. Look at ``ended`` after
         each call: a connection with the same 5-tuple may have made room for this one.
         """
         proto, src, sport, dst, dport, length, flags, seq, _, _ = packet
         conn: Connection | None = None
-        forward = new = False
+        forward = False
         if fragment is not None and not fragment.first:
             conn, forward = self._first_fragment(fragment, now)
         if conn is None:
@@ -212,32 +223,34 @@ class Tracker:
                     self._end(conn)
                     conn = None
             if conn is None:
-                new = True
                 conn, forward = self._open(packet, now)
             if fragment is not None and fragment.first:
                 self._remember(fragment, conn, now, forward=forward)
         conn.count(length, flags, forward=forward, now=now)
         self._live.move_to_end(conn.cid)
         self._changed[conn.cid] = conn
-        return conn, forward, new
+        return conn, forward
 
-    def wanted(self, packet: Packet, conn: Connection, *, forward: bool, new: bool) -> bool:
-        """Would the live capture have queued this packet? Call it once for each packet.
+    def wanted(self, packet: Packet, conn: Connection, *, forward: bool) -> bool:
+        """Tell whether the live capture would have queued this packet, which was just counted.
 
-        Those are: DNS in both directions; the first packet of a connection, where its initiator
-        sent it (conntrack would take a lone reply for something else); and what the initiator of
-        a TCP connection sends, until the engine has settled what the connection is or a bound is
-        reached.
+        That is DNS in both directions; an initiator's packets as long as nobody answered; and what
+        an initiator sends over TCP, until the owner has called the connection ``settled``.
         """
         proto = packet.proto
-        if proto in (IPPROTO_UDP, IPPROTO_TCP) and DNS_PORT in (packet.sport, packet.dport):
-            return True
-        if new:
-            return forward
-        if proto != IPPROTO_TCP or not forward or conn.settled or not packet.payload:
+        interest = self._interest
+        if DNS_PORT in (packet.sport, packet.dport) and proto in (IPPROTO_UDP, IPPROTO_TCP):
+            if proto == IPPROTO_UDP:
+                return True
+            if packet.payload and conn.orig_packets + conn.reply_packets <= interest.tcp_dns:
+                return True
+        if not forward:
             return False
-        conn.inspected += 1
-        return conn.inspected <= self._inspections
+        if not conn.reply_packets and conn.orig_packets <= interest.unanswered:
+            return True
+        if proto != IPPROTO_TCP or conn.settled or not packet.payload:
+            return False
+        return conn.orig_packets <= interest.client
 
     def deltas(self) -> list[ConnDelta]:
         """Report what the connections in the table transferred since the last call."""

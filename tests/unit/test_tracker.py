@@ -19,12 +19,19 @@ from scapy.layers.inet6 import (
 
 from spind import tracker as module
 from spind.model import ConnKey, parse_address
-from spind.tracker import Tracker, fragment_of
+from spind.tracker import Interest, Tracker, fragment_of
 from spind.wire.packet import Packet, parse_ip
 
 A = parse_address("192.168.1.2")
 B = parse_address("203.0.113.9")
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+
+
+INTEREST = Interest(unanswered=2, client=10, tcp_dns=5)
+
+
+def tracker(connections=100):
+    return Tracker(connections, INTEREST)
 
 
 def tcp(flags, *, seq=1000, back=False, sport=40000, payload=b"", dport=443):
@@ -42,9 +49,9 @@ def icmp(kind, code=0, ident=0, *, back=False, proto=1):
     return Packet(proto, *ends, kind << 8 | code, 84, 0, 0, b"", fragment=False)
 
 
-def run(packets, *, step=0.1, **bounds):
+def run(packets, *, step=0.1):
     """All connections of a list of packets (or (time, packet) pairs), in the order of their first."""
-    table = Tracker(**bounds)
+    table = tracker()
     for number, packet in enumerate(packets):
         now = number * step
         if not isinstance(packet, Packet):
@@ -195,7 +202,7 @@ V6 = fragment6(
 @pytest.mark.parametrize("parts", [V4, V6], ids=["IPv4", "IPv6"])
 def test_fragments_belong_to_their_first(parts):
     assert len(parts) >= 3
-    table = Tracker()
+    table = tracker()
     feed(table, parts)
     (conn,) = ended(table)
     assert conn.key[2::2] == (5, 6)
@@ -204,7 +211,7 @@ def test_fragments_belong_to_their_first(parts):
 
 @pytest.mark.parametrize("parts", [V4, V6], ids=["IPv4", "IPv6"])
 def test_fragments_of_a_reply(parts):
-    table = Tracker()
+    table = tracker()
     first = parse_ip(bytes(parts[0]))
     question = Packet(17, first.dst, 6, first.src, 5, 60, 0, 0, b"", fragment=False)
     table.track(question, 0.0, None)
@@ -215,7 +222,7 @@ def test_fragments_of_a_reply(parts):
 
 @pytest.mark.parametrize("parts", [V4, V6], ids=["IPv4", "IPv6"])
 def test_fragments_without_their_first_have_no_ports(parts):
-    table = Tracker()
+    table = tracker()
     feed(table, parts[1:])
     feed(table, parts[:1], start=10)
     stray, conn = ended(table)
@@ -225,14 +232,14 @@ def test_fragments_without_their_first_have_no_ports(parts):
 
 
 def test_a_late_fragment_is_a_stray():
-    table = Tracker()
+    table = tracker()
     feed(table, V4[:1])
     feed(table, V4[1:2], start=61)
     assert [conn.key.sport for conn in ended(table)] == [5, 0]
 
 
 def test_fragments_of_an_ended_connection_are_strays():
-    table = Tracker(connections=1)
+    table = tracker(1)
     feed(table, V4[:1])
     table.track(udp(), 1.0, None)
     feed(table, V4[1:2], start=2)
@@ -241,7 +248,7 @@ def test_fragments_of_an_ended_connection_are_strays():
 
 def test_the_fragment_table_is_bounded(monkeypatch):
     monkeypatch.setattr(module, "FRAGMENTS", 2)
-    table = Tracker()
+    table = tracker()
     ends = {"src": "10.0.0.1", "dst": "10.0.0.2"}
     packets = [IP(**ends, id=ident) / UDP(sport=ident, dport=6) for ident in (1, 2, 3)]
     parts = [fragment(packet / bytes(900), 600) for packet in packets]
@@ -289,12 +296,12 @@ def test_what_the_parser_takes_can_be_asked_about_fragments(data):
 # -- what is looked at ---------------------------------------------------------------------
 
 
-def wanted(packets, *, settle_after=None, **bounds):
-    table = Tracker(**bounds)
+def wanted(packets, *, settle_after=None):
+    table = tracker()
     answers = []
     for number, packet in enumerate(packets):
-        conn, forward, new = table.track(packet, 0.0, None)
-        answers.append(table.wanted(packet, conn, forward=forward, new=new))
+        conn, forward = table.track(packet, 0.0, None)
+        answers.append(table.wanted(packet, conn, forward=forward))
         if number == settle_after:
             conn.settled = True
     return answers
@@ -308,14 +315,20 @@ def test_the_first_packet_and_the_initiators_payload_are_wanted():
 
 
 def test_no_more_than_a_bound_of_payload_is_wanted():
-    assert sum(wanted([tcp(ACK, payload=b"x")] * 50, inspections=5)) == 6  # the first one, and five
+    assert wanted([tcp(ACK, payload=b"x")] * 50) == [True] * 10 + [False] * 40
 
 
-def test_all_dns_is_wanted():
-    assert all(wanted([udp(dport=53), udp(dport=53, back=True)] * 3))
-    talk = [tcp(SYN, dport=53), tcp(SYN | ACK, dport=53, back=True), tcp(ACK, dport=53, payload=b"q")]
-    assert all(wanted(talk, settle_after=0))
+def test_a_few_packets_without_an_answer_are_wanted():
+    assert wanted([udp(), udp(), udp()]) == [True, True, False]
     assert wanted([udp(), udp(back=True), udp()]) == [True, False, False]
+
+
+def test_dns_is_wanted_in_both_directions():
+    assert all(wanted([udp(dport=53), udp(dport=53, back=True)] * 30))
+    question = tcp(ACK, dport=53, payload=b"q")
+    talk = [tcp(SYN, dport=53), tcp(SYN | ACK, dport=53, back=True), tcp(ACK, dport=53), question]
+    talk += [tcp(ACK, dport=53, payload=b"a", back=True), question, question]
+    assert wanted(talk, settle_after=0) == [True, False, False, True, True, False, False]
 
 
 def test_a_lone_reply_is_not_wanted():
@@ -326,7 +339,7 @@ def test_a_lone_reply_is_not_wanted():
 
 
 def test_the_least_recently_seen_makes_room():
-    table = Tracker(connections=2)
+    table = tracker(2)
     for packet in (udp(sport=1), udp(sport=2), udp(sport=1, back=True), udp(sport=3)):
         table.track(packet, 0.0, None)
     assert [conn.key.sport for conn in table.ended] == [2]
@@ -352,7 +365,7 @@ PACKETS = st.one_of(
 @given(st.lists(st.tuples(PACKETS, st.floats(0, 5000), st.booleans()), max_size=60), st.integers(1, 6))
 @settings(max_examples=300, deadline=None)
 def test_every_packet_is_counted_once_and_reported_once(stream, bound):
-    table = Tracker(connections=bound)
+    table = tracker(bound)
     reported = Counter()
     ended = []
 
@@ -368,9 +381,8 @@ def test_every_packet_is_counted_once_and_reported_once(stream, bound):
         table.ended.clear()
 
     for packet, now, flush in stream:
-        conn, _, new = table.track(packet, now, None)
+        conn, _ = table.track(packet, now, None)
         assert not conn.ended
-        assert new == (conn.orig_packets + conn.reply_packets == 1)
         collect()
         if flush:
             report(table.deltas())
