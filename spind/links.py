@@ -57,8 +57,8 @@ class Links:
         self._lan_indexes = frozenset()
 
     def is_lan(self, index: int) -> bool:
-        """Whether the interface is on the home's side."""
-        return index in self._lan_indexes
+        """Whether what comes in at the interface comes from the home: in mode ``local`` nothing does."""
+        return index in self._lan_indexes and self._mode != "local"
 
     def missing(self) -> list[str]:
         """Words of ``lan`` that no interface answers to."""

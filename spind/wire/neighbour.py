@@ -139,4 +139,3 @@ def _interface(data: bytes, message: Message) -> Interface | None:
         bool(flags & _IFF_LOOPBACK),
         message.type == RTM_DELLINK,
     )
-
