@@ -19,6 +19,7 @@ from spind.lab.lab import Lab
 from spind.lab.stack import Broker, Spind
 
 REFRESH_SECONDS = 1.0
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 LOG_REFRESH_SECONDS = 5.0  # where there is no terminal to paint over
 
 
@@ -58,12 +59,16 @@ def say(words: str) -> None:
 
 @contextlib.contextmanager
 def _interrupted() -> Iterator[None]:
-    """Let SIGTERM and the alarm end things as Ctrl-C does."""
+    """Let SIGTERM and the alarm end things as Ctrl-C does, once: what is ending is not disturbed again."""
+    ending = False
 
     def interrupt(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        nonlocal ending
+        if not ending:
+            ending = True
+            raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGALRM)}
+    before = {number: signal.signal(number, interrupt) for number in _ENDINGS}
     try:
         yield
     finally:

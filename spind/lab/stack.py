@@ -11,13 +11,16 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spind import uci
 from spind.client import Client, ClientError
 from spind.lab import plan
+from spind.lab.counters import Counts
 from spind.lab.lab import Lab
 from spind.lab.node import wait_until
 
 BROKER_PORT = 1883
 START_SECONDS = 15.0
+_PAGE = 500
 
 Option = str | int | Sequence[str]
 
@@ -87,7 +90,17 @@ class Spind:
 
     def configure(self) -> None:
         """Write the configuration file out of ``options`` and ``more``."""
-        self.config.write_text(uci_section("spind", "spind", self.options) + self.more)
+        self.config.write_text(self.text())
+
+    def text(self) -> str:
+        """The configuration, in UCI syntax."""
+        options: dict[str, uci.Value] = {
+            key: list(value) if isinstance(value, list | tuple) else str(value)
+            for key, value in self.options.items()
+            if value is not None
+        }
+        section = uci.Section("spind", "spind", anonymous=False, line=0, options=options)
+        return uci.dump(uci.Package("spin", [section])) + self.more
 
     def start(self, *, wait: bool = True) -> "subprocess.Popen[bytes]":
         """Start it, and (``wait``) wait until it answers ``status``; ``LabError`` where it ends instead."""
@@ -116,17 +129,33 @@ class Spind:
         with Client(str(self.rpc_socket)) as client:
             return client.call(method, params)
 
+    def items(self, method: str, **params: Any) -> list[dict[str, Any]]:
+        """All items of a method that answers in pages."""
+        found: list[dict[str, Any]] = []
+        with Client(str(self.rpc_socket)) as client:
+            while True:
+                page = client.call(method, {**params, "limit": _PAGE, "offset": len(found)})
+                found += page["items"]
+                if not page["items"] or len(found) >= page["total"]:
+                    return found
 
-def uci_section(kind: str, name: str, options: Mapping[str, Option | None]) -> str:
-    """A section in UCI syntax; ``None`` leaves an option out."""
-    lines = [f"config {kind} {_quote(name)}" if name else f"config {kind}"]
-    for key, value in options.items():
-        if isinstance(value, str | int):
-            lines.append(f"\toption {key} {_quote(str(value))}")
-        elif value is not None:
-            lines += [f"\tlist {key} {_quote(item)}" for item in value]
-    return "\n".join(lines) + "\n\n"
+    def forwarded(self) -> dict[str, dict[int, Counts]]:
+        """What each device exchanged with parties beyond the home, out of ``list_flows``.
 
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+        In the shape of ``Lab.kernel_counters``, to be compared with it.
+        """
+        parties = {node["id"] for node in self.items("list_nodes", kind="site")}
+        devices = {node["id"]: node["mac"] for node in self.items("list_nodes", kind="device")}
+        names = {device.mac: device.name for device in self.lab.devices.values()}
+        sums = {name: {4: [0, 0, 0, 0], 6: [0, 0, 0, 0]} for name in names.values()}
+        for flow in self.items("list_flows"):
+            name = names.get(devices.get(flow["device"], ""))
+            if name is None or flow["node"] not in parties:
+                continue
+            total = sums[name][flow["family"]]
+            for index, key in enumerate(("up_bytes", "down_bytes", "up_packets", "down_packets")):
+                total[index] += flow[key]
+        return {
+            name: {family: (t[0], t[1], t[2], t[3]) for family, t in families.items()}
+            for name, families in sums.items()
+        }
