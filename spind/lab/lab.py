@@ -27,7 +27,7 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
-from spind.lab import build, counters, plan, runtime
+from spind.lab import build, counters, netns, plan, runtime
 from spind.lab.behaviours import seeded
 from spind.lab.errors import LabError
 from spind.lab.node import Device, Node, wait_until
@@ -202,6 +202,14 @@ class Lab:
             return {address for answer in answers for address in answer.addresses}
 
         return self.internet.call(lambda: asyncio.run(ask()))
+
+    def set_conntrack_timeouts(self, **seconds: int) -> None:
+        """Set the gateway's ``net.netfilter.nf_conntrack_<name>`` for each name, in seconds.
+
+        Short ones keep its table small between runs of load, long ones keep what a test reads.
+        """
+        values = {f"net.netfilter.nf_conntrack_{name}": str(value) for name, value in seconds.items()}
+        netns.write_sysctls(self.gateway.namespace, values)
 
     # -- what the kernel counted ------------------------------------------------------------------
 

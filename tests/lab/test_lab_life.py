@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,11 +50,12 @@ def root_namespace() -> dict[str, str]:
     for command in commands:
         words = command.split()
         state[command] = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    moving = ("nf_conntrack_count", "netdev_rss_key", "lifetime", "lft", "random", "cookie")
-    return {
-        command: "\n".join(line for line in text.splitlines() if not any(word in line for word in moving))
-        for command, text in state.items()
-    }
+    moving = ("nf_conntrack_count", "netdev_rss_key")
+    running_down = re.compile(r"(valid_lft|preferred_lft|expires) \d+sec")
+    for command, text in state.items():
+        still = [line for line in text.splitlines() if not any(word in line for word in moving)]
+        state[command] = running_down.sub("", "\n".join(still))
+    return state
 
 
 def traces(name: str) -> list[str]:

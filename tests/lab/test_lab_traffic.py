@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from spind.lab import DEFAULT_DEVICES, Lab, LabError, behaviours, counters, netns, plan, traffic
+from spind.lab import DEFAULT_DEVICES, Lab, LabError, behaviours, counters, plan, traffic
 
 PEERS = [spec.name for spec in DEFAULT_DEVICES]
 GATEWAY = {plan.GATEWAY4, plan.GATEWAY6, plan.GATEWAY_ULA6}
@@ -56,10 +56,9 @@ def busy() -> Iterator[Busy]:
     with Lab(seed=3) as lab:
         # Connections stay in the table until the test has read them, but for those that are
         # reset: their end is an event.
-        for group in ("tcp_timeout_time_wait", "tcp_timeout_close", "tcp_timeout_last_ack"):
-            netns.write_sysctls(lab.gateway.namespace, {f"net.netfilter.nf_conntrack_{group}": "600"})
-        for group in ("udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout"):
-            netns.write_sysctls(lab.gateway.namespace, {f"net.netfilter.nf_conntrack_{group}": "600"})
+        tcp = dict.fromkeys(("tcp_timeout_time_wait", "tcp_timeout_close", "tcp_timeout_last_ack"), 600)
+        rest = dict.fromkeys(("udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout"), 600)
+        lab.set_conntrack_timeouts(**tcp, **rest)
         before = {scope: lab.kernel_counters(scope) for scope in counters.SCOPES}
         ends = lab.root / "data" / "ends"
         with ends.open("wb") as out:
