@@ -16,6 +16,7 @@ from spind.client import Client, ClientError
 from spind.lab import traffic
 from spind.lab.errors import LabError
 from spind.lab.lab import Lab
+from spind.lab.node import wait_until
 from spind.lab.stack import Broker, Spind
 
 REFRESH_SECONDS = 1.0
@@ -47,7 +48,10 @@ def watch(daemon: Spind) -> None:
         with Client(str(daemon.rpc_socket)) as client:
             top.run(client, interval)
     except ClientError as error:
-        daemon.lab.gateway.check(daemon.what)  # says more where it has ended
+        gateway = daemon.lab.gateway
+        with contextlib.suppress(LabError):  # its socket closes a moment before it is gone
+            wait_until(lambda: gateway.pid(daemon.what) is None, 2, "spind's end")
+        gateway.check(daemon.what)  # says more where it has ended
         raise LabError(str(error)) from error
 
 
