@@ -95,7 +95,7 @@ def test_a_connection_is_kept_for_more_requests(lab: Lab) -> None:
 def test_nonsense_ends_the_connection_and_nothing_else(lab: Lab, nonsense: bytes) -> None:
     try:
         answer, _ = tcp(lab.device("tv"), 4, 80, nonsense)
-    except ConnectionError:
+    except OSError:  # reset, perhaps before the end was sent
         answer = b""
     assert answer == b""
     assert "HTTP/1.1 200" in lab.device("tv").run(["curl", "-sS", "-i", "http://plain.http.test/"]).stdout
