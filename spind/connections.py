@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from spind.flows import Counts, FlowKey
 from spind.limits import Limits
-from spind.model import Address, ConnKey, Evidence
+from spind.model import IPPROTO_TCP, Address, ConnKey, Evidence
 from spind.nodes import Node
 from spind.wire.stream import Reassembler
 
@@ -48,10 +48,11 @@ class Conn:
         self.outbound = outbound
         self.name = ""
         self.evidence = Evidence.NONE
-        self.counts: Counts | None = None  # what was counted under flow_key; None before conntrack
+        # What was counted under flow_key, as long as a name may come to light; None before conntrack.
+        self.counts: Counts | None = None
         self.seen = now
         self.stream: Reassembler | None = None
-        self.done = False
+        self.done = key.proto != IPPROTO_TCP  # only TCP's first bytes are looked into
         self.flow_key = self.make_flow_key()
 
     def make_flow_key(self) -> FlowKey:

@@ -34,7 +34,7 @@ from spind.events import (
     Traffic,
     TrafficEnd,
 )
-from spind.flows import ZERO, Counts, Flows
+from spind.flows import ZERO, Flows
 from spind.ignore import IgnoreList
 from spind.limits import Limits
 from spind.model import IPPROTO_TCP, IPPROTO_UDP, Address, ConnKey, Mac
@@ -246,16 +246,13 @@ class Engine:
         fresh = conn.counts is None
         if up_packets or down_packets or fresh:
             flow = self.flows.get(conn.flow_key, now)
+            conn.flow_key = flow.key  # one key for all connections of a flow
             if fresh:
                 flow.describe(conn.name, conn.evidence)
             self.flows.count(flow, up, down, up_packets, down_packets, now)
             old = conn.counts or ZERO
-            conn.counts = Counts(
-                old.up_bytes + up,
-                old.down_bytes + down,
-                old.up_packets + up_packets,
-                old.down_packets + down_packets,
-            )
+            # Once nothing can rename it any more, nobody asks what it moved so far.
+            conn.counts = ZERO if conn.done else old.plus(up, down, up_packets, down_packets)
             if up_packets or down_packets:
                 self.nodes.seen(conn.device, now)
                 self.nodes.seen(conn.node, now)

@@ -77,6 +77,15 @@ class Counts(NamedTuple):
     up_packets: int
     down_packets: int
 
+    def plus(self, up_bytes: int, down_bytes: int, up_packets: int, down_packets: int) -> "Counts":
+        """The sum."""
+        return Counts(
+            self.up_bytes + up_bytes,
+            self.down_bytes + down_bytes,
+            self.up_packets + up_packets,
+            self.down_packets + down_packets,
+        )
+
 
 ZERO = Counts(0, 0, 0, 0)
 

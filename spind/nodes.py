@@ -72,7 +72,8 @@ class Node:
         self.firstseen = now
         self.lastseen = now
         self.origin = 0
-        self.present: set[Address] = set()
+        # Where the neighbour table has a device; a site costs no set of its own.
+        self.present: set[Address] | frozenset[Address] = set() if kind is Kind.DEVICE else frozenset()
         self.announced = 0.0
         self.changed = True
         self.deleted = False
@@ -222,12 +223,12 @@ class Nodes:
                 return
             else:
                 holder.addresses.pop(address, None)
-                holder.present.discard(address)
+                holder.present -= {address}
                 holder.changed = True
         if len(device.addresses) >= self._limits.addresses_per_node:
             oldest = min(device.addresses, key=device.addresses.__getitem__)
             del device.addresses[oldest]
-            device.present.discard(oldest)
+            device.present -= {oldest}
             self._home.pop(oldest, None)
         device.addresses[address] = now
         device.changed = True
@@ -259,9 +260,9 @@ class Nodes:
     def presence(self, device: Node, address: Address, *, present: bool) -> None:
         """The kernel's neighbour table has the device at this address, or no longer has."""
         if present:
-            device.present.add(address)
+            device.present |= {address}
         else:
-            device.present.discard(address)
+            device.present -= {address}
 
     # -- remote parties ------------------------------------------------------------------
 
