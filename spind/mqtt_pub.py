@@ -83,7 +83,7 @@ class MqttPublisher:
         self._snapshot = snapshot
         self._on_request = on_request if settings.rpc else None
         self._announce_restart = announce_restart
-        self._queue = queue or OutQueue()
+        self._queue = OutQueue() if queue is None else queue
         self._backoff = backoff
         # Always the same, so that a broker that has not noticed our end replaces the old
         # connection (and publishes its will) before the new one says "online". Letters and

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -216,6 +217,7 @@ def test_stuck_broker_bounds_memory_and_never_holds_the_loop(broker):
             state[ident] = node(ident)
             pub.publish(state[ident])
         assert len(queue) <= 300
+        assert queue.lost_state
         broker.thaw()
         await until(lambda: online(pub) and not queue.lost_state and not pub.counters["queued"])
         kept = retained(broker.port)
@@ -441,11 +443,18 @@ def test_settings_do_not_show_the_password():
 
 
 class OldBroker(asyncio.Protocol):
-    """Speaks just enough MQTT 3.1.1 to refuse 5, and to send a packet that is too large."""
+    """Speaks just enough MQTT 3.1.1 to refuse 5, and to send what mosquitto would not.
 
-    def __init__(self, log, giant):
+    ``polite`` brokers say what they refuse; ``greeting`` follows CONNACK; ``burst`` follows the
+    answer to the first subscription in the same write, and then no other is answered.
+    """
+
+    def __init__(self, log, *, polite=True, greeting=b"", burst=b""):
         self.log = log
-        self.giant = giant
+        self.polite = polite
+        self.bursting = bool(burst)
+        self.greeting = greeting
+        self.burst = burst
         self.buffer = b""
 
     def connection_made(self, transport):
@@ -474,33 +483,60 @@ class OldBroker(asyncio.Protocol):
             version = body[6]
             self.log.append(version)
             if version == 5:
-                self.transport.write(b"\x20\x02\x00\x01")
+                if self.polite:
+                    self.transport.write(b"\x20\x02\x00\x01")
                 self.transport.close()
             else:
-                self.transport.write(b"\x20\x02\x00\x00")
-                if self.giant:
-                    self.transport.write(b"\x30\xff\xff\xff\x7f" + b"x" * 50_000)
-        elif first == 0x82:
-            self.transport.write(b"\x90\x03" + body[:2] + b"\x00")
+                self.transport.write(b"\x20\x02\x00\x00" + self.greeting)
+        elif first == 0x82 and (self.burst or not self.bursting):
+            self.transport.write(b"\x90\x03" + body[:2] + b"\x00" + self.burst)
+            self.burst = b""
         elif first & 0xF0 == 0x30:
             size = int.from_bytes(body[:2], "big")
             self.log.append(Message(body[2 : 2 + size].decode(), body[2 + size :], retain=bool(first & 1)))
 
 
-@pytest.mark.parametrize("giant", [False, True])
-def test_a_broker_that_knows_only_mqtt_3(giant):
+@pytest.mark.parametrize("kind", ["polite", "rude", "giant"])
+def test_a_broker_that_knows_only_mqtt_3(kind):
     async def scenario():
         log = []
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: OldBroker(log, giant), "127.0.0.1", 0)
+        options = {"polite": kind != "rude"}
+        if kind == "giant":
+            options["greeting"] = b"\x30\xff\xff\xff\x7f" + b"x" * 50_000
+        server = await loop.create_server(lambda: OldBroker(log, **options), "127.0.0.1", 0)
         pub = publisher(server.sockets[0].getsockname()[1], [node(1)])
         pub.start()
-        if giant:
+        if kind == "giant":
             await until(lambda: pub.counters["reconnects"] >= 1)  # cut, and tried again
         else:
             await until(lambda: online(pub))
             await until(lambda: any(isinstance(m, Message) and m.topic == "SPIN/traffic/node/1" for m in log))
         assert log[:2] == [5, 4]
+        await pub.stop()
+        server.close()
+        await server.wait_closed()
+
+    run(scenario)
+
+
+def test_several_packets_in_one_tls_record(certificates):
+    """What TLS has decrypted already does not make the socket readable."""
+
+    async def scenario():
+        log = []
+        loop = asyncio.get_running_loop()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(f"{certificates}/broker.pem", f"{certificates}/broker.key")
+        body = b"\x00\x0eSPIN/jsonrpc/q" + b'{"id":1}'
+        burst = (b"\x30" + bytes([len(body)]) + body) * 5
+        server = await loop.create_server(
+            lambda: OldBroker(log, burst=burst), "127.0.0.1", 0, ssl=context
+        )
+        port = server.sockets[0].getsockname()[1]
+        pub = publisher(port, on_request=answer, rpc=True, tls_ca_file=f"{certificates}/ca.pem")
+        pub.start()
+        await until(lambda: [m.topic for m in log if isinstance(m, Message)].count("SPIN/jsonrpc/a") == 5, 20)
         await pub.stop()
         server.close()
         await server.wait_closed()

@@ -292,6 +292,27 @@ def test_a_client_that_does_not_read_is_dropped_and_bounded(path):
     serve(scenario, path, QUICK)
 
 
+def test_what_a_client_sends_without_reading_is_not_taken_in(path):
+    async def scenario(server):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock.connect(str(path))
+        data = b"\n".join([request(1, "long", size=200_000)] * 1000) + b"\n"
+        taken, refused = 0, 0
+        while refused < 50:  # half a second in which nothing more is taken
+            try:
+                taken += sock.send(data)
+                refused = 0
+            except BlockingIOError:
+                refused += 1
+                await asyncio.sleep(0.01)
+            assert taken < 4_000_000
+        assert server.counters["requests"] < 20
+        sock.close()
+        await until(lambda: server.counters["clients"] == 0)
+
+    serve(scenario, path, PATIENT._replace(drain=60))
+
+
 @pytest.mark.parametrize("umask", [0, 0o022, 0o177, 0o077])
 def test_the_mode_is_0600_whatever_the_umask(path, umask):
     async def scenario(_server):
