@@ -106,25 +106,35 @@ class _Guard:
 
     def take(self, size: int) -> bytes:
         """Do as ``read``, past the magic that was looked at before."""
+        part = self._some(size)
+        if len(part) < size:
+            part = self._rest(part, size)
+        self.between = False
+        return part
+
+    def _rest(self, part: bytes, size: int) -> bytes:
+        """Read on where one read did not give all."""
         if size > MAX_BLOCK:
             raise CaptureFileError(f"a record of {size} bytes, which cannot be")
-        parts = []
-        missing = size
-        while missing > 0:
-            try:
-                part = self._source.read(min(missing, MAX_RECORD))
-            except EOFError as error:
-                raise CaptureFileError("the compressed file is cut off") from error
-            except (OSError, zlib.error) as error:
-                raise CaptureFileError(f"cannot read on: {error}") from error
-            if not part:
-                break
+        if not part and self.between:
+            return b""
+        parts = [part]
+        missing = size - len(part)
+        while missing > 0 and part:
+            part = self._some(missing)
             parts.append(part)
             missing -= len(part)
-        if missing > 0 and (parts or not self.between):
+        if missing > 0:
             raise CaptureFileError("the file is cut off in the middle of a record")
-        self.between = False
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
+
+    def _some(self, size: int) -> bytes:
+        try:
+            return self._source.read(size if size < MAX_RECORD else MAX_RECORD)  # noqa: FURB136 - hot
+        except EOFError as error:
+            raise CaptureFileError("the compressed file is cut off") from error
+        except (OSError, zlib.error) as error:
+            raise CaptureFileError(f"cannot read on: {error}") from error
 
 
 class _BlockGuard(_Guard):

@@ -133,7 +133,7 @@ class Replay:
     def _close_ended(self, now: float) -> None:
         ended, self.tracker.ended = self.tracker.ended, []
         engine = self.engine
-        engine.handle(Traffic([conn.take_delta(ended=False) for conn in ended]), now)
+        engine.handle(Traffic([conn.take_delta(ended=False) for conn in ended if conn.unreported]), now)
         for conn in ended:
             known = engine.connections.get(conn.key)
             outbound = known is None or known.outbound
@@ -166,8 +166,10 @@ class _Source:
                 self.first = self.last = seen
             self.packets += 1
             self.bytes += len(data)
-            self.first = min(self.first, seen)
-            self.last = max(self.last, seen)
+            if seen > self.last:
+                self.last = seen
+            elif seen < self.first:
+                self.first = seen
             if self._progress is not None and not self.packets % PROGRESS_PACKETS:
                 self._progress(self.packets, self.bytes)
             try:

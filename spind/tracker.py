@@ -144,7 +144,7 @@ class Connection:
         self.reply_bytes = 0
         self.ended = False
         self.settled = False
-        self._reported: tuple[int, int, int, int] | None = None
+        self._reported = (0, 0, 0, 0)
         self._isn = isn
         self._fins = 0
 
@@ -167,9 +167,14 @@ class Connection:
         if now > self.last:  # noqa: PLR1730 - runs for every packet, and max() costs four times that
             self.last = now
 
+    @property
+    def unreported(self) -> bool:
+        """Whether it transferred anything since the last report."""
+        return self._reported != (self.orig_packets, self.orig_bytes, self.reply_packets, self.reply_bytes)
+
     def take_delta(self, *, ended: bool) -> ConnDelta:
         """Report what was not yet reported of it."""
-        packets, size, reply_packets, reply_size = self._reported or (0, 0, 0, 0)
+        packets, size, reply_packets, reply_size = self._reported
         self._reported = (self.orig_packets, self.orig_bytes, self.reply_packets, self.reply_bytes)
         return ConnDelta(
             self.cid,

@@ -190,6 +190,7 @@ def test_cut_off_gzip_at_every_byte():
         (section() + block(1, b"\1\0\0\0"), 0, "shorter"),
         (section() + simple(b"of no interface"), 0, "interface 0"),
         (section() + interface(1) + enhanced(1, 0, b"x"), 0, "interface 1"),
+        (pcapng() + section() + enhanced(0, 0, b"x"), 3, "interface 0"),
         (section() + interface(1) + enhanced(0, 0, b"x", caplen=0xFFFFFFFF), 0, "4294967295 bytes"),
         (section() + interface(1) + enhanced(0, 0, b"x", caplen=5), 0, "longer than its block"),
         (section() + interface(1) + enhanced(0, 0, b"x" * 262148), 0, "262148 bytes"),

@@ -20,6 +20,7 @@ from scapy.utils import PcapWriter
 
 from spind import replay as command
 from spind.capfile import CapturedPacket, CaptureFileError, read_bytes, read_capture
+from spind.engine import Engine
 from spind.model import Evidence, format_mac
 from spind.replay_report import flow_line
 from spind.replay_run import replay
@@ -243,12 +244,41 @@ def test_no_packets():
     assert outcome.error is None
 
 
-def test_times_from_any_year_do_no_harm():
+def test_times_from_any_year_do_no_harm(monkeypatch):
+    """And the engine's time never runs backwards."""
+    handled = []
+    handle = Engine.handle
+
+    def noting(self, event, now):
+        handled.append(now)
+        return handle(self, event, now)
+
+    monkeypatch.setattr(Engine, "handle", noting)
     frame = bytes(ether(up=True) / IP(src=HERE, dst=SITE) / UDP(sport=1, dport=2))
     times = [0.0, 1.8e19, -5.0, 1.0e9, 2.0**64, 3.0]
     flows, outcome = flows_of([CapturedPacket(when, 1, frame, len(frame)) for when in times])
     assert sum(flow["packets"] for flow in flows) == len(times)
     assert outcome.engine.flows.flows()[0].up_packets == len(times)
+    assert handled == sorted(handled)
+
+
+def test_traffic_is_reported_before_the_silence_after_it():
+    frame = bytes(ether(up=True) / IP(src=HERE, dst=SITE) / UDP(sport=1, dport=2))
+    other = bytes(ether(up=True) / IP(src=HERE, dst=OTHER) / UDP(sport=1, dport=2))
+    captured = [CapturedPacket(when, 1, data, 42) for when, data in ((100.0, frame), (9000.0, other))]
+    _, outcome = flows_of(captured)
+    assert sorted(flow.lastseen for flow in outcome.engine.flows.flows()) == [101.0, 9000.0]
+
+
+def test_the_engine_sees_what_the_live_capture_would_have_queued():
+    """DNS, the first packets, and a client's payload until its name is known."""
+    exchange = [packet for packet in packets() if TCP in packet[1]]
+    more = (True, IP(src=HERE, dst=OTHER) / TCP(sport=5001, dport=80, flags="PA", seq=200) / b"more")
+    frames = [ether(up) / packet for up, packet in [*exchange, more, more, more]]
+    captured = [CapturedPacket(n * 0.1, 1, bytes(f), len(f)) for n, f in enumerate(frames)]
+    flows, outcome = flows_of(captured)
+    assert flows[0]["name"] == "shop.example.com"
+    assert outcome.engine.counters["packets"] == 3  # the SYN, and the request in two parts
 
 
 def test_a_full_table_prints_early_and_loses_nothing():

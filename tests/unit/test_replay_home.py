@@ -143,6 +143,20 @@ def test_the_router_is_found(frames):
             ON_LINK,
             *[v6(PLUG, f"2001:db8:1::{n}", PHONE, "2001:db8:1::10") for n in range(4)],
         ],
+        # Or of two prefixes on the link.
+        [
+            advertisement(HUB, lifetime=0),
+            advertisement(HUB, lifetime=0, prefix="2001:db8:2::"),
+            v6(PHONE, "2001:db8:1::10", PLUG, "2001:db8:1::99"),
+            v6(PHONE, "2001:db8:2::10", PLUG, "2001:db8:2::99"),
+        ],
+        # A device with two public addresses that it claims.
+        [
+            arp(PLUG, "198.51.100.8"),
+            arp(PLUG, "198.51.100.9"),
+            v4(PHONE, "192.168.1.10", PLUG, "198.51.100.8"),
+            v4(PHONE, "192.168.1.10", PLUG, "198.51.100.9"),
+        ],
         # Group addresses are forwarded by nobody, and belong to nobody.
         [
             v4(PHONE, "192.168.1.10", "01:00:5e:00:00:fb", "224.0.0.251"),

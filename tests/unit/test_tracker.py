@@ -268,6 +268,7 @@ def test_the_fragment_table_is_bounded(monkeypatch):
         IPv6() / UDP(),
         IPv6() / IPv6ExtHdrHopByHop() / UDP(),
         IPv6() / IPv6ExtHdrFragment(id=3, m=0, offset=0) / UDP(),  # an atomic fragment
+        IPv6() / IPv6ExtHdrFragment(id=3, m=0, offset=0, res2=3) / UDP(),
         IPv6() / ICMPv6ND_NS(),
         IPv6() / ICMPv6EchoRequest() / b"data",
         IPv6() / ICMPv6EchoReply(),
