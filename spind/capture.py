@@ -145,7 +145,10 @@ class Capture:
         self._loop.call_soon(self._on_readable)  # for what came while we asked
 
     def stop(self) -> None:
-        """Let all waiting packets go and unbind. Remove the rules first, or packets still come."""
+        """Let all waiting packets go and unbind. Remove the rules after that: see ``CaptureRules.stop``.
+
+        Packets that come meanwhile pass: first the queue is full for them, then it is not there.
+        """
         if self._nfqueue is None or self._socket is None:
             return
         self._loop.remove_reader(self._socket.fileno())

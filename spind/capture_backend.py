@@ -79,7 +79,7 @@ class CaptureRules:
         self._keep_order()
 
     def stop(self) -> None:
-        """Take the rules out, then stop the queues: so no packet waits in vain."""
+        """Take the rules out. Stop the queues before: when hooks go, the kernel drops what waits."""
         for timer in (self._beat, self._order):
             if timer is not None:
                 timer.cancel()
@@ -114,7 +114,7 @@ class CaptureRules:
                     backend.remove()
                 continue
             failure = ""
-            for watched in (True, False):
+            for watched in (True, False) if self._spec.watched else (False,):
                 try:
                     backend.probe(watched=watched)
                 except OSError as error:
@@ -160,13 +160,17 @@ class CaptureRules:
                 return
         self._beat = self._loop.call_later(_BEAT_SECONDS, self._keep_alive)
 
-    def _keep_order(self) -> None:
+    def check_order(self) -> None:
+        """Put the rules back to where they belong, should others have been added behind them."""
         if self._rules is None:
             return
         with contextlib.suppress(OSError):
             if not self._rules.in_place():
                 _LOG.info("capture rules moved behind those that were added since")
                 self._install()
+
+    def _keep_order(self) -> None:
+        self.check_order()
         self._order = self._loop.call_later(_ORDER_SECONDS, self._keep_order)
 
     def _see_bridged_packets(self) -> None:

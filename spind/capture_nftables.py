@@ -23,19 +23,26 @@ _BASE = {"forward": "forward", "input": "input", "output": "output", "alive": "o
 _CHAINS = (*_BASE, "through", "arriving", "leaving", "dns", "first")
 
 
-def render_nftables(rules: list[Rule], done_mark: int, table: str = TABLE) -> str:
-    """Commands for ``nft -f``, one transaction: whatever of these chains is there is replaced.
+def render_nftables(
+    rules: list[Rule], done_mark: int, *, there: frozenset[str] = frozenset(), table: str = TABLE
+) -> str:
+    """Commands for ``nft -f``, one transaction. ``there`` are our chains that the kernel has by now.
+
+    Chains that are needed again are emptied and kept: when a base chain goes, the kernel drops all
+    packets that wait in any queue (``nf_queue_nf_hook_drop``).
 
     The dead man's switch is an element of a set. A packet of ours on loopback, with ``done_mark``,
     refreshes it, since that takes microseconds and no transaction.
     """
-    used = {rule.chain for rule in rules} | {rule.target for rule in rules if rule.target}
+    needed = {rule.chain for rule in rules} | {rule.target for rule in rules if rule.target}
     watched = any(rule.alive for rule in rules)
-    lines = render_removal(table).splitlines()
+    lines = [f"add table {table}"]
     if watched:
-        used.add("alive")
+        needed.add("alive")
         lines.append(f"add set {table} {_ALIVE_SET} {{ type mark; size 4; flags dynamic, timeout; }}")
-    lines += [_nft_chain(table, chain) for chain in _CHAINS if chain in used]
+    lines += [_nft_chain(table, chain) for chain in _CHAINS if chain in needed]
+    lines += [f"flush chain {table} capture_{chain}" for chain in _CHAINS if chain in needed | there]
+    lines += [f"delete chain {table} capture_{chain}" for chain in _CHAINS if chain in there - needed]
     if watched:
         bit = f"{done_mark:#010x}"
         lines.append(
@@ -46,19 +53,17 @@ def render_nftables(rules: list[Rule], done_mark: int, table: str = TABLE) -> st
     return "\n".join(lines) + "\n"
 
 
-def render_removal(table: str = TABLE) -> str:
-    """Commands for ``nft -f`` that delete our chains and set, whether they are there or not."""
-    lines = [f"add table {table}"]
-    lines.append(f"add set {table} {_ALIVE_SET} {{ type mark; size 4; flags dynamic, timeout; }}")
-    lines += [_nft_chain(table, chain) for chain in _CHAINS]
-    lines += [f"flush chain {table} capture_{chain}" for chain in _CHAINS]
-    lines += [f"delete chain {table} capture_{chain}" for chain in _CHAINS]
+def render_removal(there: frozenset[str], table: str = TABLE) -> str:
+    """Commands for ``nft -f`` that delete our chains ``there``, and our set."""
+    lines = [f"add set {table} {_ALIVE_SET} {{ type mark; size 4; flags dynamic, timeout; }}"]
+    lines += [f"flush chain {table} capture_{chain}" for chain in _CHAINS if chain in there]
+    lines += [f"delete chain {table} capture_{chain}" for chain in _CHAINS if chain in there]
     lines.append(f"delete set {table} {_ALIVE_SET}")
     return "\n".join(lines) + "\n"
 
 
 def _nft_chain(table: str, chain: str) -> str:
-    hook = _BASE.get(chain)
+    hook = _BASE.get(chain) if table == TABLE else None
     if hook is None:
         return f"add chain {table} capture_{chain}"
     return f"add chain {table} capture_{chain} {{ type filter hook {hook} priority mangle; policy accept; }}"
@@ -120,15 +125,15 @@ class NftablesRules:
         """Try all kinds of rules in a table that is deleted in the same transaction.
 
         So the kernel has seen each, and loaded what modules it has for them. What ``nft --check``
-        finds depends on its version.
+        finds depends on its version. No chain of that table has a hook.
         """
         spec = CaptureSpec("router", ("lo",), 0, 0, 1, watched)
-        text = render_nftables(capture_rules(spec), spec.done_mark, _PROBE_TABLE)
+        text = render_nftables(capture_rules(spec), spec.done_mark, table=_PROBE_TABLE)
         _nft(text + f"delete table {_PROBE_TABLE}\n")
 
     def install(self, spec: CaptureSpec) -> None:
         """Put the rules in, in place of what is there of ours."""
-        _nft(render_nftables(capture_rules(spec), spec.done_mark))
+        _nft(render_nftables(capture_rules(spec), spec.done_mark, there=_chains_there()))
         self._close()
         if spec.watched:
             # The mark is what makes a packet a beat, and setting one takes CAP_NET_ADMIN.
@@ -139,8 +144,10 @@ class NftablesRules:
     def remove(self) -> None:
         """Take our rules out, and the table if nothing else is in it; fine where there are none."""
         self._close()
-        _nft(render_removal())
-        if len(_nft(f"list table {TABLE}\n").splitlines()) <= 2:  # its name, and a brace
+        if not _table_lines():
+            return
+        _nft(render_removal(_chains_there()))
+        if len(_table_lines()) <= 2:  # its name, and a brace
             _nft(f"delete table {TABLE}\n")
 
     def beat(self) -> bool:
@@ -163,6 +170,18 @@ class NftablesRules:
         if self._beacon is not None:
             self._beacon.close()
             self._beacon = None
+
+
+def _table_lines() -> list[str]:
+    """What ``nft`` lists of our table; nothing where it is not there."""
+    tables = _nft("list tables\n").split("\n")
+    return _nft(f"list table {TABLE}\n").splitlines() if f"table {TABLE}" in tables else []
+
+
+def _chains_there() -> frozenset[str]:
+    words = (line.split() for line in _table_lines())
+    names = {line[1].removeprefix("capture_") for line in words if line[:1] == ["chain"]}
+    return frozenset(names & set(_CHAINS))
 
 
 def _nft(text: str) -> str:

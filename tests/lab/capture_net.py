@@ -61,16 +61,12 @@ def set_net(name: str, value: str) -> None:
 
 
 class SmallNet:
-    """client --- lan [gateway] wan --- server, IPv4 and IPv6, routed; or ``bridged``: one subnet.
+    """client --- lan [gateway] wan --- server, IPv4 and IPv6, routed; or ``bridged``: one subnet."""
 
-    With ``vlan`` the client and the server of a bridged net send frames tagged with that id.
-    """
-
-    def __init__(self, *, bridged: bool = False, vlan: int = 0) -> None:
+    def __init__(self, *, bridged: bool = False) -> None:
         stem = f"spct{os.getpid()}n{next(_numbers)}"
         self.client, self.gateway, self.server = f"{stem}c", f"{stem}g", f"{stem}s"
         self._bridged = bridged
-        self._vlan = vlan
         self.server_address = {4: "10.77.1.3", 6: "fd77:1::3"} if bridged else SERVER
 
     def __enter__(self) -> Self:
@@ -111,14 +107,8 @@ class SmallNet:
             tool("ip", "-n", self.gateway, "link", "set", port, "master", "br0")
         tool("ip", "-n", self.gateway, "link", "set", "br0", "up")
         for host, namespace in ((2, self.client), (3, self.server)):
-            device = "end"
-            if self._vlan:
-                device = f"end.{self._vlan}"
-                link = ("ip", "-n", namespace, "link", "add", "link", "end", "name", device)
-                tool(*link, "type", "vlan", "id", str(self._vlan))
-                tool("ip", "-n", namespace, "link", "set", device, "up")
-            tool("ip", "-n", namespace, "addr", "add", f"10.77.1.{host}/24", "dev", device)
-            tool("ip", "-n", namespace, "addr", "add", f"fd77:1::{host}/64", "dev", device)
+            tool("ip", "-n", namespace, "addr", "add", f"10.77.1.{host}/24", "dev", "end")
+            tool("ip", "-n", namespace, "addr", "add", f"fd77:1::{host}/64", "dev", "end")
 
     # -- traffic --
 

@@ -48,8 +48,12 @@ def test_every_chain_that_is_jumped_to_is_there_and_removed(name: str) -> None:
     text = render_nftables(capture_rules(spec), spec.done_mark)
     made = set(re.findall(r"^add chain inet spin (\w+)", text, re.MULTILINE))
     assert set(re.findall(r"jump (\w+)", text)) <= made
-    removed = set(re.findall(r"^delete chain inet spin (\w+)", render_removal(), re.MULTILINE))
-    assert made <= removed
+    there = frozenset(chain.removeprefix("capture_") for chain in made)
+    removed = re.findall(r"^delete chain inet spin (\w+)", render_removal(there), re.MULTILINE)
+    assert sorted(removed) == sorted(made)
+    again = render_nftables(capture_rules(spec), spec.done_mark, there=there | {"forward"})
+    assert ("delete chain inet spin capture_forward" in again) == (spec.mode == "local")
+    assert again.count("delete chain") == (1 if spec.mode == "local" else 0), "a hook that goes drops packets"
     rules = render_iptables(capture_rules(spec), spec.done_mark, 4)
     filled = {rule.chain for rule in rules}
     assert {rule.target[0] for rule in rules if rule.target[0].startswith("SPIN_")} <= filled

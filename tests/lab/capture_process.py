@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Capture in a process of its own, to be stopped and killed: ``capture_process.py BACKEND [watched]``.
+
+Prints ``ready``, then a line for each packet: protocol, destination port, payload length. Ends with
+its standard input.
+"""
+
+import asyncio
+import sys
+
+from capture_net import MARK
+
+from spind.capture import Capture
+from spind.capture_backend import CaptureRules
+from spind.capture_rules import CaptureSpec
+from spind.commands import Verdict
+from spind.events import PacketSeen
+
+
+async def main() -> None:
+    backend = sys.argv[1]
+    loop = asyncio.get_running_loop()
+
+    def on_packet(event: PacketSeen) -> Verdict:
+        packet = event.packet
+        print(packet.proto, packet.dport, len(packet.payload), flush=True)
+        return Verdict(accept=True, done=False)
+
+    queues = [
+        Capture(loop, number, on_packet, lambda _index: True, done_mark=MARK, queue_length=16)
+        for number in (1, 2)
+    ]
+    for queue in queues:
+        queue.start()
+        assert queue.fail_open
+    spec = CaptureSpec("router", ("lan",), 1, 2, MARK, watched="watched" in sys.argv)
+    rules = CaptureRules(loop, backend, spec)
+    rules.start()
+    print("ready", flush=True)
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), lambda: sys.stdin.read(1) or ended.set())
+    await ended.wait()
+    loop.remove_reader(sys.stdin.fileno())
+    for queue in queues:
+        queue.stop()
+    rules.stop()
+
+
+asyncio.run(main())
