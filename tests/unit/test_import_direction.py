@@ -30,7 +30,25 @@ CORE = [
     "shapes.py",
     "views.py",
 ]
-PURE = [*CORE, *WIRE, "accounting.py", "config.py", "jsonrpc.py", "mqtt_messages.py", "tracker.py", "uci.py"]
+PURE = [
+    *CORE,
+    *WIRE,
+    "accounting.py",
+    "capture_rules.py",
+    "cli_text.py",
+    "config.py",
+    "config_kinds.py",
+    "config_options.py",
+    "json_framer.py",
+    "jsonrpc.py",
+    "mqtt_messages.py",
+    "mqtt_queue.py",
+    "text.py",
+    "top_table.py",
+    "tracker.py",
+    "uci.py",
+    "uci_edit.py",
+]
 IMPURE = {
     "asyncio",
     "ctypes",
