@@ -93,6 +93,17 @@ class Accounting:
         """Number of connections that are remembered."""
         return len(self._table) + len(self._missing)
 
+    def age_gone(self) -> None:
+        """Divide the gone ones by time: those known so far, and those that follow."""
+        self._gone_before, self._gone = self._gone, set()
+
+    def forget_gone(self, *, recent: bool) -> None:
+        """No dump that begins now shows the gone ones of before the last ``age_gone``; with
+        ``recent`` also none of those since."""
+        self._gone_before = set()
+        if recent:
+            self._gone = set()
+
     def begin_dump(self) -> None:
         """Expect the buffers of a new dump."""
         self._dump += 1
@@ -169,7 +180,7 @@ class Accounting:
             return deltas
         self._baselined = True
         self.entries = self._dumped
-        self._gone_before, self._gone = self._gone, set()
+        self.age_gone()
         if self._found != len(self._table):
             unseen = (ident for ident, connection in self._table.items() if connection.seen != self._dump)
             for ident in list(islice(unseen, _AT_ONCE)):

@@ -54,6 +54,11 @@ _PATIENCE = 1_000
 _RETRY_SECONDS = 10.0
 
 
+# The kernel tells of a connection's end right before it takes it out of its table (nf_ct_delete): a
+# dump that begins so much later than the event does not show it any more.
+_GHOST_SECONDS = 0.25
+
+
 class ConntrackReader:
     """Emits ``Traffic`` for each buffer that brought deltas, and ``TrafficEnd`` after each dump.
 
@@ -80,6 +85,7 @@ class ConntrackReader:
         self._dumps: socket | None = None
         self._timer: TimerHandle | None = None
         self._dumping = False
+        self._event_at = self._aged_at = float("-inf")  # when the last event came; see _age
         self._deferred = 0  # slices for which the dump has waited for events
         self._sequence = 0
         self._cost = 0.0  # seconds that the running dump has taken so far
@@ -162,8 +168,17 @@ class ConntrackReader:
                 self._lost = True
             if time.perf_counter() > stop_at:
                 break
+        if deltas:
+            self._age(self._loop.time())
         self._emit_deltas(deltas)
         return empty
+
+    def _age(self, now: float) -> None:
+        """Note that events came, and keep apart those that no later dump can contradict."""
+        self._event_at = now
+        if not self._dumping and now - self._aged_at >= _GHOST_SECONDS:
+            self._accounting.age_gone()
+            self._aged_at = now
 
     def _on_dump(self) -> None:
         """Take one buffer of a dump, once all events that are older than it have been taken."""
@@ -190,6 +205,9 @@ class ConntrackReader:
         self._timer = None
         if self._dumps is None:
             return
+        now = self._loop.time()
+        if now - self._aged_at >= _GHOST_SECONDS:
+            self._accounting.forget_gone(recent=now - self._event_at >= _GHOST_SECONDS)
         self._accounting.begin_dump()
         self._dumping = True
         self._lost_before |= self._lost
@@ -212,7 +230,8 @@ class ConntrackReader:
             _LOG.error("conntrack: dump refused: %s", os.strerror(accounting.error))
             self._next_dump(_RETRY_SECONDS)
             return
-        self._emit_deltas(accounting.end_of_dump(self._loop.time()))
+        self._aged_at = self._loop.time()  # the end of a dump ages what is gone, too
+        self._emit_deltas(accounting.end_of_dump(self._aged_at))
         resynced = False
         if accounting.interrupted:
             self._failed_dumps += 1

@@ -52,6 +52,10 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 
+COUNTED_PER_CONNECTION = 4
+"""Connections whose counters are followed, for each whose name is known: 350 bytes each, bounded by
+the kernel's own table. One that is not followed is counted only when it ends."""
+
 GC_THRESHOLDS = (700, 5, 1_000_000)
 """Young objects are collected as ever; a full collection walks every connection (350 ms at 65,000,
 measured), so it is left to ``_collect``."""
@@ -105,7 +109,10 @@ class Daemon:
         self._rules: CaptureRules | None = None
         self._capture_problem = ""
         self._conntrack = ConntrackReader(
-            self._loop, self._give, config.conntrack_interval, limit=config.limits.connections
+            self._loop,
+            self._give,
+            config.conntrack_interval,
+            limit=config.limits.connections * COUNTED_PER_CONNECTION,
         )
         self._conntrack_problem = ""
         self._mqtt = self._make_mqtt(announce_restart=True)

@@ -332,3 +332,14 @@ def test_any_bytes_are_survived(data: bytes) -> None:
     accounting.begin_dump()
     assert accounting.dump_buffer(data) == []
     assert accounting.event_buffer(data) == []
+
+
+def test_a_reused_ident_is_found_at_once_where_no_dump_can_be_that_old(accounting: Accounting) -> None:
+    accounting.event_buffer(ct.destroy(ct.tcp(), (5, 500, 4, 4000)))
+    accounting.age_gone()
+    accounting.forget_gone(recent=False)
+    (again,) = dump(accounting, ct.entry(ct.tcp(), (1, 60, 0, 0)))
+    assert again[2:6] == (1, 60, 0, 0)
+    accounting.event_buffer(ct.destroy(ct.tcp(), (5, 500, 4, 4000)))
+    accounting.forget_gone(recent=False)
+    assert dump(accounting, ct.entry(ct.tcp(), (1, 60, 0, 0))) == [], "that event is too recent"
