@@ -11,6 +11,7 @@ import fcntl
 import importlib
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -172,8 +173,9 @@ class IptablesRules:
     def remove(self) -> None:
         """Take our rules out; fine where there are none."""
         for family in _families():
-            with _mangle(family) as table:
-                _remove(table)
+            if _table_in_use(family):
+                with _mangle(family) as table:
+                    _remove(table)
 
     def beat(self) -> bool:
         """Hold the dead man's switch for :data:`ALIVE_SECONDS`; false where our rules are gone."""
@@ -200,14 +202,29 @@ def _families() -> tuple[int, ...]:
     return (4, 6) if Path("/proc/net/if_inet6").exists() else (4,)
 
 
+def _library() -> Any:
+    """Import python-iptables: 6 MB, and modprobe, that are not needed where nftables serves."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it forgets to close a pipe
+            return importlib.import_module("iptc")
+    except ImportError as error:
+        raise OSError(f"python-iptables: {error}") from None
+
+
+def _table_in_use(family: int) -> bool:
+    """Whether the kernel has the table: to look into it would make it, and load the library for it."""
+    names = Path("/proc/net/ip_tables_names" if family == 4 else "/proc/net/ip6_tables_names")
+    try:
+        return "mangle" in names.read_text().split()
+    except OSError:
+        return False  # the kernel has no iptables of the old kind, or nobody has used it
+
+
 @contextlib.contextmanager
 def _mangle(family: int, *, write: bool = True) -> Iterator[Any]:
     """Read the table ``mangle``; with ``write`` it is put back in one step if nothing was raised."""
-    try:
-        # Loads libiptc and libxtables, 6 MB that are not needed where nftables serves.
-        iptc = importlib.import_module("iptc")
-    except ImportError as error:
-        raise OSError(f"python-iptables: {error}") from None
+    iptc = _library()
     with contextlib.ExitStack() as stack:
         if write:
             stack.enter_context(_lock())
@@ -260,7 +277,7 @@ def _remove(table: Any) -> None:
     for hook in HOOKS:
         # A rule that was deleted takes those that were read with it: read again.
         while (ours := _ours(table, hook.upper())) is not None:
-            chain = importlib.import_module("iptc").Chain(table, hook.upper())
+            chain = _library().Chain(table, hook.upper())
             chain.delete_rule(table.create_rule(ours, chain))
     chains = [chain for chain in table.chains if chain.name.startswith(_PREFIX)]
     for chain in chains:
@@ -275,7 +292,7 @@ def _ours(table: Any, chain: str) -> Any:
 
 def _add(table: Any, rule: XtRule, family: int) -> None:
     """Append or insert a rule, and create our chains that it mentions."""
-    iptc = importlib.import_module("iptc")
+    iptc = _library()
     for name in (rule.chain, rule.target[0]):
         if name.startswith(_PREFIX) and not table.is_chain(name):
             table.create_chain(name)

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import itertools
 import os
-import select
 import socket
 import subprocess
 import time
@@ -161,11 +160,12 @@ class SmallNet:
         return answered
 
 
-async def until(good: Callable[[], object], what: str = "") -> None:
+async def until(good: Callable[[], object], what: Callable[[], str] | str = "") -> None:
     """Let the loop run until something is so; fail when patience ends."""
     deadline = time.monotonic() + PATIENCE
     while not good():
-        assert time.monotonic() < deadline, f"never came: {what or good}"
+        missing = what() if callable(what) else what
+        assert time.monotonic() < deadline, f"never came: {missing or good}"
         await asyncio.sleep(0.01)
 
 
@@ -177,14 +177,6 @@ def run(namespace: str, test: Callable[[], Awaitable[None]]) -> None:
 
     with inside(namespace):
         asyncio.run(bounded())
-
-
-def settle(good: Callable[[], object], what: str = "") -> None:
-    """The same without a loop."""
-    deadline = time.monotonic() + PATIENCE
-    while not good():
-        assert time.monotonic() < deadline, f"never came: {what or good}"
-        select.select([], [], [], 0.02)
 
 
 @pytest.fixture
