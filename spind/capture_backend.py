@@ -14,6 +14,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from pathlib import Path
 from typing import Protocol
 
+from spind.capture import kernel_queue
 from spind.capture_iptables import IptablesRules
 from spind.capture_nftables import NftablesRules
 from spind.capture_rules import CaptureSpec
@@ -25,8 +26,8 @@ _LOG = logging.getLogger(__name__)
 _BEAT_SECONDS = 0.25
 # Rules that were flushed are put back, but no more often than this: somebody may insist.
 _REPAIR_SECONDS = 5.0
-# How often the order of rules is looked at, where it matters.
-_ORDER_SECONDS = 30.0
+# How often the order of rules and their counters are looked at.
+_LOOK_SECONDS = 10.0
 
 # Lets bridged packets pass the hooks of iptables and of nftables' inet tables (br_netfilter).
 _BRIDGE_SETTINGS = tuple(
@@ -42,6 +43,7 @@ class _Backend(Protocol):
     def remove(self) -> None: ...
     def beat(self) -> bool: ...
     def in_place(self) -> bool: ...
+    def passed(self) -> tuple[int, int]: ...
 
 
 class CaptureRules:
@@ -56,9 +58,10 @@ class CaptureRules:
         self._spec = spec
         self._rules: _Backend | None = None
         self._beat: TimerHandle | None = None
-        self._order: TimerHandle | None = None
+        self._look: TimerHandle | None = None
         self._repaired_at = float("-inf")
         self._repairs = 0
+        self._unseen = _Unseen()
         self._settings: dict[str, str] = {}
         self.backend = ""
         self.reason = ""
@@ -73,14 +76,15 @@ class CaptureRules:
             self._see_bridged_packets()
         self._rules = self._choose()
         self._rules.install(self._spec)
+        self._unseen.start(self._passed(), self._queued())
         if self._spec.watched and not self._rules.beat():
             self._go_unwatched()
         self._keep_alive()
-        self._keep_order()
+        self._keep_looking()
 
     def stop(self) -> None:
         """Take the rules out. Stop the queues before: when hooks go, the kernel drops what waits."""
-        for timer in (self._beat, self._order):
+        for timer in (self._beat, self._look):
             if timer is not None:
                 timer.cancel()
         if self._rules is not None:
@@ -102,7 +106,7 @@ class CaptureRules:
 
     def counters(self) -> dict[str, int]:
         """Numbers for ``status``."""
-        return {"capture.rule_repairs": self._repairs}
+        return {"capture.rule_repairs": self._repairs, "capture.bypassed": self._unseen.total}
 
     def _choose(self) -> _Backend:
         backends: list[_Backend] = [NftablesRules(), IptablesRules()]
@@ -135,6 +139,7 @@ class CaptureRules:
     def _install(self) -> bool:
         if self._rules is None:
             return False
+        self._count_unseen()
         try:
             self._rules.install(self._spec)
         except OSError as error:
@@ -169,9 +174,29 @@ class CaptureRules:
                 _LOG.info("capture rules moved behind those that were added since")
                 self._install()
 
-    def _keep_order(self) -> None:
+    def look(self) -> None:
+        """See to the order of the rules, and count what they let pass. Done every ten seconds anyway."""
         self.check_order()
-        self._order = self._loop.call_later(_ORDER_SECONDS, self._keep_order)
+        self._count_unseen()
+
+    def _keep_looking(self) -> None:
+        self.look()
+        self._look = self._loop.call_later(_LOOK_SECONDS, self._keep_looking)
+
+    def _count_unseen(self) -> None:
+        passed = self._passed()  # before the queues: what is just under way must not count
+        self._unseen.look(passed, self._queued())
+
+    def _passed(self) -> tuple[int, int]:
+        if self._rules is not None:
+            with contextlib.suppress(OSError):
+                return self._rules.passed()
+        return 0, 0
+
+    def _queued(self) -> int:
+        """Packets that the queues took since they were bound."""
+        numbers = {self._spec.queue_dns, self._spec.queue_first}
+        return sum(kernel_queue(number).get("queued", 0) for number in numbers)
 
     def _see_bridged_packets(self) -> None:
         if not Path("/proc/sys", _BRIDGE_SETTINGS[0]).exists():
@@ -183,3 +208,38 @@ class CaptureRules:
             before = write_sysctl(path, "1")
             if before not in (None, "1"):
                 self._settings[path] = before
+
+
+class _Unseen:
+    """Packets that passed unseen, from counters of rules and of queues; they may begin at 0 again.
+
+    What rules wanted to queue and no queue took: nobody was there, or there was no room.
+    """
+
+    def __init__(self) -> None:
+        self._passed = (0, 0)
+        self._queued = 0
+        self._open = 0  # asked for, not taken: below 0 where a queue was read later than the rules
+        self._let_go = 0
+        self._most = 0
+
+    @property
+    def total(self) -> int:
+        """Packets so far."""
+        return self._most + self._let_go
+
+    def start(self, passed: tuple[int, int], queued: int) -> None:
+        """Count from here on."""
+        self._passed = passed
+        self._queued = queued
+
+    def look(self, passed: tuple[int, int], queued: int) -> None:
+        """Take new values; one that went down has begun again."""
+        asked, let_go = (
+            now - old if now >= old else now for now, old in zip(passed, self._passed, strict=True)
+        )
+        taken = queued - self._queued if queued >= self._queued else queued
+        self.start(passed, queued)
+        self._let_go += let_go
+        self._open += asked - taken
+        self._most = max(self._most, self._open)

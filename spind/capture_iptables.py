@@ -100,7 +100,7 @@ def render_iptables(rules: list[Rule], done_mark: int, family: int) -> list[XtRu
 def _xt_target(rule: Rule) -> tuple[str, Options]:
     if rule.action == "queue":
         return "NFQUEUE", (("queue-num", str(rule.queue)), ("queue-bypass", ""))
-    if rule.action == "return":
+    if rule.action in ("return", "pass"):
         return "RETURN", ()
     return _PREFIX + rule.target.upper(), ()
 
@@ -196,6 +196,21 @@ class IptablesRules:
                     if _PREFIX + hook.upper() in targets[:-1]:
                         return False
         return True
+
+    def passed(self) -> tuple[int, int]:
+        """Packets for which a queue was asked, and those that were let go since the switch was.
+
+        Rules that are replaced begin at 0 again.
+        """
+        asked = let_go = 0
+        for family in _families():
+            with _mangle(family, write=False) as table:
+                for chain in (_PREFIX + "DNS", _PREFIX + "FIRST"):
+                    if table.is_chain(chain):
+                        counts = [entry.counters.pcnt for entry, _target in _entries(table, chain)]
+                        asked += sum(counts[:1])
+                        let_go += sum(counts[1:])
+        return asked, let_go
 
 
 def _families() -> tuple[int, ...]:

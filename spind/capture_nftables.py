@@ -9,10 +9,17 @@ import socket
 import subprocess
 
 from spind.capture_rules import ALIVE_SECONDS, HEADERS_MAX, NOT_LOOPBACK, CaptureSpec, Rule, capture_rules
+from spind.netlink_socket import NETLINK_NETFILTER, open_netlink, request
+from spind.wire.errors import WireError
+from spind.wire.nftables import NFT_MSG_GETOBJ, counter_request, parse_counter
 
 TABLE = "inet spin"
 _PROBE_TABLE = "inet spin_probe"
 _ALIVE_SET = "capture_alive"
+# Named counters, which rules that are replaced do not reset: packets for which a queue was asked, and
+# those that passed while the dead man's switch was let go.
+_ASKED = "capture_asked"
+_LET_GO = "capture_let_go"
 _ALIVE_PORT = 9  # discard
 _SO_MARK = 36
 _TIMEOUT = 20  # seconds that nft may take; it waits for other transactions
@@ -37,6 +44,7 @@ def render_nftables(
     needed = {rule.chain for rule in rules} | {rule.target for rule in rules if rule.target}
     watched = any(rule.alive for rule in rules)
     lines = [f"add table {table}"]
+    lines += [f"add counter {table} {name}" for name in (_ASKED, _LET_GO)]
     if watched:
         needed.add("alive")
         lines.append(f"add set {table} {_ALIVE_SET} {{ type mark; size 4; flags dynamic, timeout; }}")
@@ -54,11 +62,13 @@ def render_nftables(
 
 
 def render_removal(there: frozenset[str], table: str = TABLE) -> str:
-    """Commands for ``nft -f`` that delete our chains ``there``, and our set."""
+    """Commands for ``nft -f`` that delete our chains ``there``, our set and our counters."""
     lines = [f"add set {table} {_ALIVE_SET} {{ type mark; size 4; flags dynamic, timeout; }}"]
+    lines += [f"add counter {table} {name}" for name in (_ASKED, _LET_GO)]
     lines += [f"flush chain {table} capture_{chain}" for chain in _CHAINS if chain in there]
     lines += [f"delete chain {table} capture_{chain}" for chain in _CHAINS if chain in there]
     lines.append(f"delete set {table} {_ALIVE_SET}")
+    lines += [f"delete counter {table} {name}" for name in (_ASKED, _LET_GO)]
     return "\n".join(lines) + "\n"
 
 
@@ -105,7 +115,9 @@ def _nft_rule(rule: Rule, done_mark: int) -> str:
         others = f"{done_mark ^ 0xFFFFFFFF:#010x}"
         words.append(f"ct mark set ct mark | {bit} meta mark set meta mark & {others} accept")
     elif rule.action == "queue":
-        words.append(f"counter queue num {rule.queue} bypass")
+        words.append(f"counter name {_ASKED} queue num {rule.queue} bypass")
+    elif rule.action == "pass":
+        words.append(f"counter name {_LET_GO} return")
     elif rule.action == "jump":
         words.append(f"jump capture_{rule.target}")
     else:
@@ -165,6 +177,19 @@ class NftablesRules:
     def in_place(self) -> bool:
         """Whether the rules stand where they should; a table of our own moves for nobody."""
         return True
+
+    def passed(self) -> tuple[int, int]:
+        """Packets for which a queue was asked, and those that were let go since the switch was."""
+        with open_netlink(NETLINK_NETFILTER) as sock:
+            asked, let_go = (self._counter(sock, name) for name in (_ASKED, _LET_GO))
+        return asked, let_go
+
+    def _counter(self, sock: socket.socket, name: str) -> int:
+        request(sock, NFT_MSG_GETOBJ, 0, 1, counter_request(TABLE.split()[1], name))
+        try:
+            return parse_counter(sock.recv(8192)) or 0  # the kernel answers before send returns
+        except (BlockingIOError, WireError):
+            return 0
 
     def _close(self) -> None:
         if self._beacon is not None:

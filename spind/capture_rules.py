@@ -79,7 +79,7 @@ class Rule(NamedTuple):
     ``chain`` and the target of ``jump`` are names of our chains, without prefix. ``packets`` is
     (``original`` or ``both``, the last packet of the connection that matches, counted from 1).
     ``payload`` is ``push`` or ``long``. ``action`` is ``jump``, ``queue``, ``remember`` (take *done*
-    from the packet to the connection, and accept), ``return``.
+    from the packet to the connection, and accept), ``return``, ``pass`` (return, and be counted).
     """
 
     chain: str
@@ -132,8 +132,10 @@ def capture_rules(spec: CaptureSpec) -> list[Rule]:
     rules += [*_dns("arriving"), _new("arriving"), *_dns("leaving")]
     if spec.mode == "local":
         rules += [_new("leaving"), *_client("leaving", LOCAL_CLIENT_PACKETS)]
-    rules.append(Rule("dns", "queue", queue=spec.queue_dns, alive=spec.watched))
-    rules.append(Rule("first", "queue", queue=spec.queue_first, alive=spec.watched))
+    for chain, queue in (("dns", spec.queue_dns), ("first", spec.queue_first)):
+        rules.append(Rule(chain, "queue", queue=queue, alive=spec.watched))
+        if spec.watched:
+            rules.append(Rule(chain, "pass"))  # what gets here while the switch is let go, counted
     return rules
 
 

@@ -5,10 +5,12 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -405,6 +407,35 @@ def test_no_packet_is_lost_at_the_start_and_at_the_end(net: SmallNet, backend: s
     run(net.gateway, test)
 
 
+def test_what_passes_unseen_is_counted(net: SmallNet, backend: str) -> None:
+    seen = Seen()
+
+    async def test() -> None:
+        with capturing(seen, backend) as both:
+            assert await net.ping(net.server_address[4], 4) == 4
+            await until(lambda: len(seen.events) == 4)
+            both.rules.look()
+            assert both.rules.counters()["capture.bypassed"] == 0
+            # The loop stands still until the dead man's switch is let go.
+            select.select([], [], [], 1.3)
+            sender = net.udp(net.client, 4)
+            sender.sendto(b"unseen", (net.server_address[4], PORT))
+            both.rules.look()
+            assert both.rules.counters()["capture.bypassed"] == 1
+            while len(seen.events) == 4:  # until it is held again
+                assert await net.ping(net.server_address[4], 1) == 1
+            both.rules.look()
+            before = both.rules.counters()["capture.bypassed"]
+            # A queue that nobody has.
+            both.queues[1].stop()
+            assert await net.ping(net.server_address[4], 3) == 3
+            assert await net.ping(net.server_address[6], 2) == 2
+            both.rules.look()
+            assert both.rules.counters()["capture.bypassed"] == before + 5
+
+    run(net.gateway, test)
+
+
 def test_nothing_is_left_behind(net: SmallNet, backend: str) -> None:
     async def test() -> None:
         with capturing(Seen(), backend):
@@ -510,7 +541,9 @@ def test_a_stopped_daemon_holds_up_a_second_at_most(net: SmallNet, backend: str)
     async def test() -> None:
         async with process(net, backend, "watched") as daemon:
             daemon.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(1.2)
+            deadline = time.monotonic() + PATIENCE
+            while not await net.ping(net.server_address[4], 1, wait=0.2):
+                assert time.monotonic() < deadline
             assert await net.ping(net.server_address[4], 10, wait=0.5) == 10
             assert await net.ping(net.server_address[6], 10, wait=0.5) == 10
             daemon.send_signal(signal.SIGCONT)
