@@ -54,6 +54,8 @@ class Attributor:
         return self.attribute(key, sender, now, answered=False)
 
     def attribute(self, key: ConnKey, sender: Node | None, now: float, *, answered: bool) -> Conn | None:
+        """Enter a new connection; ``None`` where no device takes part. ``sender`` is the device
+        that sent its first packet, ``answered`` whether the responder replied."""
         parties = self._parties(key, sender, now, answered=answered)
         if parties is None:
             return None
