@@ -85,6 +85,7 @@ class NeighbourWatcher:
         self._interfaces: tuple[str, ...] | None = None
         self._leases = [_LeaseFile(path) for path in lease_files]
         self._timer: TimerHandle | None = None
+        self._lost = False  # events, since all was read
         self._overruns = 0
         self._malformed = 0
 
@@ -132,14 +133,21 @@ class NeighbourWatcher:
             try:
                 data = self._socket.recv(_BYTES)
             except BlockingIOError:
+                if self._lost:
+                    # Not before: what waited was older, and would have the last word.
+                    self._lost = False
+                    self._read_all()
                 break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
                 self._overruns += 1
-                self._read_all()
-                return
-            self._take(data)
+                self._lost = True
+            else:
+                self._take(data)
+        else:
+            if self._lost:
+                self._loop.call_soon(self._on_readable)  # should that have been the last: no event will
         self._tell_links()
 
     def _read_all(self) -> None:

@@ -28,10 +28,14 @@ class Pair:
     def slice(self) -> list[bytes]:
         """What the library would be given until it believes that there is no more."""
         self.ours.begin_slice()
-        taken = []
-        with pytest.raises(BlockingIOError) as end:
+        taken: list[bytes] = []
+
+        def read_on() -> None:
             while True:
                 taken.append(self.ours.recv(4096))
+
+        with pytest.raises(BlockingIOError) as end:
+            read_on()
         assert end.value.errno == errno.EAGAIN, "which the library takes for the end"
         return taken
 
