@@ -146,7 +146,7 @@ class IptablesRules:
     name = "iptables"
 
     def __init__(self) -> None:
-        self._watched = False
+        self._lists: list[tuple[int, bytes]] = []  # files of the switch, kept open; what to write
 
     def probe(self, *, watched: bool) -> None:
         """Try all kinds of rules in a chain that nothing jumps to, and take them out again.
@@ -163,15 +163,19 @@ class IptablesRules:
 
     def install(self, spec: CaptureSpec) -> None:
         """Put the rules in, in place of what is there of ours; one transaction a family."""
-        self._watched = spec.watched
+        self._close()
         for family in _families():
             with _mangle(family) as table:
                 _remove(table)
                 for rule in render_iptables(capture_rules(spec), spec.done_mark, family):
                     _add(table, rule, family)
+            if spec.watched:
+                descriptor = os.open(_ALIVE_FILE[family], os.O_WRONLY | os.O_CLOEXEC)
+                self._lists.append((descriptor, b"+" + _ALIVE_ANY[family].encode()))
 
     def remove(self) -> None:
         """Take our rules out; fine where there are none."""
+        self._close()
         for family in _families():
             if _table_in_use(family):
                 with _mangle(family) as table:
@@ -180,12 +184,17 @@ class IptablesRules:
     def beat(self) -> bool:
         """Hold the dead man's switch for :data:`ALIVE_SECONDS`; false where our rules are gone."""
         try:
-            for family in _families():
-                # The file exists as long as a rule mentions the list.
-                _ALIVE_FILE[family].write_bytes(b"+" + _ALIVE_ANY[family].encode())
+            for descriptor, entry in self._lists:
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                os.write(descriptor, entry)
         except OSError:
-            return False
-        return self._watched
+            return False  # a list, and its file, are there as long as a rule mentions it
+        return bool(self._lists)
+
+    def _close(self) -> None:
+        for descriptor, _entry in self._lists:
+            os.close(descriptor)
+        self._lists.clear()
 
     def in_place(self) -> bool:
         """Whether our rules still stand last: others may have been appended since."""
