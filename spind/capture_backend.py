@@ -18,7 +18,7 @@ from spind.capture import kernel_queue
 from spind.capture_iptables import IptablesRules
 from spind.capture_nftables import NftablesRules
 from spind.capture_rules import CaptureSpec
-from spind.netlink_socket import write_sysctl
+from spind.netlink_socket import enable_accounting, write_sysctl
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ class CaptureRules:
         ``OSError`` where no backend serves. Bind the queues first: until then the rules let
         everything pass unseen.
         """
+        enable_accounting()
         if self._spec.mode == "bridge":
             self._see_bridged_packets()
         self._rules = self._choose()

@@ -24,7 +24,13 @@ from socket import socket
 
 from spind.accounting import Accounting
 from spind.events import ConnDelta, Traffic, TrafficEnd
-from spind.netlink_socket import NETLINK_NETFILTER, event_buffer_size, open_netlink, request, write_sysctl
+from spind.netlink_socket import (
+    NETLINK_NETFILTER,
+    enable_accounting,
+    event_buffer_size,
+    open_netlink,
+    request,
+)
 from spind.wire.conntrack import CT_GET, DUMP_ALL, NFNLGRP_CONNTRACK_DESTROY
 from spind.wire.netlink import NLM_F_DUMP
 
@@ -104,7 +110,7 @@ class ConntrackReader:
 
         Raises ``OSError`` where the kernel has no ctnetlink or refuses it.
         """
-        _enable_accounting()
+        enable_accounting()
         # Events first: what ends during the first dump must not be missed.
         self._events = open_netlink(NETLINK_NETFILTER, (NFNLGRP_CONNTRACK_DESTROY,), self._event_buffer)
         try:
@@ -259,14 +265,3 @@ class ConntrackReader:
         self._dumps = open_netlink(NETLINK_NETFILTER)
         self._loop.add_reader(self._dumps.fileno(), self._on_dump)
         self._next_dump(_RETRY_SECONDS)
-
-
-def _enable_accounting() -> None:
-    """Make the kernel count bytes, and tell of the end of every connection that starts from now on."""
-    if write_sysctl("net/netfilter/nf_conntrack_acct", "1") == "0":
-        _LOG.warning("conntrack: accounting was off: connections older than now have no counters")
-    # 2 is the default of new kernels: events only for connections that start while somebody listens.
-    # Those that start while the daemon restarts would then end without a word.
-    before = write_sysctl("net/netfilter/nf_conntrack_events", "1")
-    if before not in (None, "1"):
-        _LOG.info("conntrack: events set from %s to 1", before)

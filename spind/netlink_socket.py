@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Netlink sockets: open, subscribe, size the buffer, ask.
+"""Netlink sockets: open, subscribe, size the buffer, ask; and the kernel settings that they need.
 
-Owns socket options only. What the bytes mean is in ``spind.wire``; who reads them, and when, is
+Owns options only. What the bytes mean is in ``spind.wire``; who reads them, and when, is
 the business of ``capture``, ``conntrack`` and ``neighbours``.
 """
 
@@ -86,3 +86,18 @@ def write_sysctl(path: str, value: str) -> str | None:
         _LOG.warning("cannot set %s to %s: %s", path.replace("/", "."), value, error.strerror)
         return None
     return before
+
+
+def enable_accounting() -> None:
+    """Make the kernel count bytes, and tell of the end of every connection that starts from now on.
+
+    Called by whoever comes first: rules that look at a connection's packets make the kernel count, too,
+    but without a word in our log.
+    """
+    if write_sysctl("net/netfilter/nf_conntrack_acct", "1") == "0":
+        _LOG.warning("conntrack: accounting was off: connections older than now have no counters")
+    # 2 is the default of new kernels: events only for connections that start while somebody listens.
+    # Those that start while the daemon restarts would then end without a word.
+    before = write_sysctl("net/netfilter/nf_conntrack_events", "1")
+    if before not in (None, "1"):
+        _LOG.info("conntrack: events set from %s to 1", before)
