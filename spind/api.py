@@ -74,10 +74,13 @@ class Api:
     def _do(self, event: Event) -> None:
         self._carry_out(self._engine.handle(event, self._clock()))
 
+    def _decidable(self, node: int) -> None:
+        """Refuse to decide about a node that UCI could not name."""
+        if not self._views.node(node).decision_key:
+            raise ApiError(REFUSED, f"node {node} has no MAC, domain or address to remember it by")
+
     def _set_device_name(self, node: int, name: str) -> None:
-        found = self._views.node(node)
-        if not found.decision_key:
-            raise ApiError(REFUSED, f"node {node} has no MAC, domain or address to keep a name for")
+        self._decidable(node)
         try:
             name = clean_name(name)
         except ValueError as error:
@@ -109,12 +112,12 @@ class Api:
 
     def _add_iplist_node(self, list: str, node: int) -> None:  # noqa: A002
         self._list(list, change=True)
-        self._views.node(node)
+        self._decidable(node)
         self._do(SetIgnored(node, ignored=True))
 
     def _remove_iplist_node(self, list: str, node: int) -> None:  # noqa: A002
         self._list(list, change=True)
-        self._views.node(node)
+        self._decidable(node)
         self._do(SetIgnored(node, ignored=False))
 
     def _prefix(self, text: str) -> str:

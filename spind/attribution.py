@@ -74,11 +74,10 @@ class Attributor:
         """(the device, whether it is the initiator). An address of the home that never answered is
         not taken for a device: a scan of the home from outside must not invent any."""
         nodes = self._nodes
-        device = nodes.device_at(key.src)
+        # Whose MAC sent it did so, whatever source address it claims.
+        device = sender or nodes.device_at(key.src)
         if device is not None:
             return device, True
-        if sender is not None:
-            return sender, True
         device = nodes.device_at(key.dst)
         if device is not None:
             return device, False
@@ -108,6 +107,11 @@ class Attributor:
 
     def revive(self, conn: Conn, sender: Node | None, now: float) -> Conn | None:
         """Its device or site was deleted meanwhile: attribute it again, keeping a name it had."""
+        device, node = conn.device.heir or conn.device, conn.node.heir or conn.node
+        if not device.deleted and not node.deleted:  # merged: its flow has moved already
+            conn.device, conn.node = device, node
+            conn.flow_key = conn.make_flow_key()
+            return conn
         self._connections.remove(conn.key)
         fresh = self.attribute(conn.key, sender, now, answered=True)
         if fresh is not None:

@@ -9,6 +9,7 @@ imports only what it needs, so that ``spind call`` starts fast and the daemon st
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -180,6 +181,8 @@ def _count(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # Until the daemon handles it: a reload at boot must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from spind import daemon  # noqa: PLC0415  (and nothing else imports it)
 
     return daemon.main(options.config, options.log_level)

@@ -19,6 +19,9 @@ EMBRYO_SECONDS = 60.0
 """How long a connection known from its packets alone waits for conntrack to confirm it."""
 
 
+STREAMS_BYTES = 4 << 20
+"""Bytes held for all connections whose first bytes are being put together."""
+
 EXPIRE_MOST = 1000
 """Unconfirmed connections forgotten in one call: less than a millisecond."""
 
@@ -27,11 +30,14 @@ class Conn:
     """One connection and its attribution. ``outbound`` says that the device opened it."""
 
     __slots__ = (
+        "before",
+        "cid",
         "counts",
         "device",
         "done",
         "evidence",
         "flow_key",
+        "isn",
         "key",
         "name",
         "node",
@@ -50,6 +56,10 @@ class Conn:
         self.evidence = Evidence.NONE
         # What was counted under flow_key, as long as a name may come to light; None before conntrack.
         self.counts: Counts | None = None
+        self.cid = 0  # conntrack's, once it has told
+        self.isn = -1  # of its SYN
+        # The one of the same addresses and ports that conntrack has not ended yet.
+        self.before: Conn | None = None
         self.seen = now
         self.stream: Reassembler | None = None
         self.done = key.proto != IPPROTO_TCP  # only TCP's first bytes are looked into
@@ -78,6 +88,7 @@ class Connections:
         self._embryos: OrderedDict[ConnKey, float] = OrderedDict()
         self._streams: OrderedDict[ConnKey, Conn] = OrderedDict()
         self._stream_limit = limits.streams
+        self._stream_bytes = 0
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -108,23 +119,36 @@ class Connections:
 
     def remove(self, key: ConnKey) -> None:
         """The connection ended."""
-        self._conns.pop(key, None)
+        conn = self._conns.pop(key, None)
         self._embryos.pop(key, None)
-        self._streams.pop(key, None)
+        if conn is not None and conn.stream is not None:
+            self.end_stream(conn)
 
     def keep_stream(self, conn: Conn) -> None:
         """The connection's first bytes are being put together; the oldest such one gives up."""
         self._streams[conn.key] = conn
         if len(self._streams) > self._stream_limit:
-            _, oldest = self._streams.popitem(last=False)
-            oldest.stream = None
-            oldest.done = True
+            self.end_stream(next(iter(self._streams.values())))
+
+    def stream_grew(self, size: int) -> None:
+        """``size`` more bytes of such connections are held; beyond the bound the oldest give up."""
+        self._stream_bytes += size
+        while self._stream_bytes > STREAMS_BYTES and self._streams:
+            self.end_stream(next(iter(self._streams.values())))
 
     def end_stream(self, conn: Conn) -> None:
         """Nothing more is to be learned from the connection's bytes."""
-        conn.stream = None
         conn.done = True
-        self._streams.pop(conn.key, None)
+        if self._streams.pop(conn.key, None) is not None and conn.stream is not None:
+            self._stream_bytes -= conn.stream.held
+        conn.stream = None
+
+    def shift(self, delta: float) -> None:
+        """The clock was set by ``delta`` seconds."""
+        for conn in self._conns.values():
+            conn.seen += delta
+        for key in self._embryos:
+            self._embryos[key] += delta
 
     def expire(self, now: float) -> None:
         """Forget connections that conntrack never confirmed, a bounded number a call."""

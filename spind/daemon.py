@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from spind import __version__, logs
@@ -51,6 +52,9 @@ from spind.store import StateFile, Store, StoreError
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+
+CLOCK_STEP_SECONDS = 5.0
+"""Routers without a battery start at some date and are set by NTP. Slewing is less than this."""
 
 COUNTED_PER_CONNECTION = 4
 """Connections whose counters are followed, for each whose name is known: 350 bytes each, bounded by
@@ -101,7 +105,9 @@ class Daemon:
         self._engine = Engine(
             config.limits, ids=ids, local=config.mode == "local", retain=config.node_cache_retain_time
         )
-        self._api = Api(self._engine, time.time, self._decide, self._status)
+        self._skew = time.time() - self._loop.time()
+        self._failed_events = 0
+        self._api = Api(self._engine, self._clock, self._decide, self._status)
         self._watch = LoopWatch(self._loop)
         self._neighbours = self._make_neighbours()
         self._neighbours_problem = ""
@@ -120,6 +126,7 @@ class Daemon:
         self._saving: asyncio.Task[None] | None = None
         self._unsaved: dict[str, int] | None = None
         self._reloading: asyncio.Task[None] | None = None
+        self._reload_asked = False
         self._stopping = asyncio.Event()
         self._collected = self._loop.time()
         self._ticker: asyncio.TimerHandle | None = None
@@ -239,7 +246,10 @@ class Daemon:
 
     def _snapshot(self) -> list[Command]:
         """The state that a broker should retain."""
-        return [NodeChanged(node_shape(node)) for node in self._engine.nodes if not node.ignored]
+        nodes: list[Command] = [
+            NodeChanged(node_shape(node)) for node in self._engine.nodes if not node.ignored
+        ]
+        return nodes + self._engine.current_counters()
 
     def _start_capture(self) -> None:
         config = self._config
@@ -260,7 +270,7 @@ class Daemon:
                 self._queues.append(queue)
             self._rules = CaptureRules(self._loop, config.capture_backend, spec)
             self._rules.start()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             # Counters still work without: say so, and go on.
             self._capture_problem = f"no packets are captured, so names are missing: {error}"
             log.error("%s", self._capture_problem)
@@ -279,14 +289,14 @@ class Daemon:
         if self._rules is not None:
             try:
                 self._rules.set_interfaces(interfaces)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 log.error("capture rules for %s: %s", ", ".join(interfaces), error)
 
     # -- events and commands -------------------------------------------------------------
 
     def _packet(self, event: PacketSeen) -> Verdict:
         verdict = ACCEPT
-        for command in self._engine.handle(event, time.time()):
+        for command in self._engine.handle(event, self._clock()):
             if type(command) is Verdict:
                 verdict = command
             else:
@@ -294,7 +304,22 @@ class Daemon:
         return verdict
 
     def _give(self, event: Event) -> None:
-        self._carry_out(self._engine.handle(event, time.time()))
+        # Readers and timers call this: an event that fails must not end them.
+        try:
+            self._carry_out(self._engine.handle(event, self._clock()))
+        except Exception:
+            self._failed_events += 1
+            log.exception("event failed: %s", type(event).__name__, extra=logs.ONCE)
+
+    def _clock(self) -> float:
+        """Unix time; where it was set, what the engine remembers moves along."""
+        now = time.time()
+        skew = now - self._loop.time()
+        if abs(skew - self._skew) > CLOCK_STEP_SECONDS:
+            log.warning("the clock was set by %.0f seconds", skew - self._skew)
+            self._engine.shift(skew - self._skew)
+            self._skew = skew
+        return now
 
     def _carry_out(self, commands: Iterable[Command]) -> None:
         for command in commands:
@@ -315,10 +340,17 @@ class Daemon:
             for addresses in lists:
                 self._store.save_ignored_addresses(addresses)
             if decisions or lists:
-                self._config = self._store.load(self._config)[0]
+                # Other options that were edited meanwhile wait for the reload that compares them.
+                fresh = self._store.load(self._config)[0]
+                self._config = replace(
+                    self._config, devices=fresh.devices, sites=fresh.sites, ignore_ip=fresh.ignore_ip
+                )
         except (StoreError, ValueError) as error:
             with contextlib.suppress(StoreError):
-                self._config = self._store.load(self._config)[0]
+                fresh = self._store.load(self._config)[0]
+                self._config = replace(
+                    self._config, devices=fresh.devices, sites=fresh.sites, ignore_ip=fresh.ignore_ip
+                )
             self._give(Decided(self._config.decisions(), self._config.ignore_ip))
             log.error("a decision was not kept: %s", error)
             raise ApiError(REFUSED, f"not done, since it cannot be kept: {error}") from error
@@ -342,7 +374,9 @@ class Daemon:
             log.warning("ids of devices are not kept: %s", error)
 
     def _tick(self) -> None:
+        self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
         counters = {
+            "engine.failed-events": self._failed_events,
             **self._watch.counters(),
             **self._conntrack.counters(),
             **self._neighbours.counters(),
@@ -351,7 +385,6 @@ class Daemon:
         self._give(KernelCounters(counters))
         self._give(Tick())
         self._collect()
-        self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _collect(self) -> None:
         now = self._loop.time()
@@ -372,8 +405,17 @@ class Daemon:
     # -- configuration -------------------------------------------------------------------
 
     def _reload(self) -> None:
+        self._reload_asked = True
         if self._reloading is None or self._reloading.done():
-            self._reloading = self._loop.create_task(self._reload_config(), name="reload")
+            self._reloading = self._loop.create_task(self._reloads(), name="reload")
+
+    async def _reloads(self) -> None:
+        while self._reload_asked and not self._stopping.is_set():
+            self._reload_asked = False
+            try:
+                await self._reload_config()
+            except Exception:
+                log.exception("reload failed")
 
     async def _reload_config(self) -> None:
         """Read the file again; restart just the adapters whose options changed. A bad file leaves
@@ -405,7 +447,8 @@ class Daemon:
             self._stop_capture()
             self._start_capture()
         if changed(_MQTT_OPTIONS):
-            await self._mqtt.stop()
+            elsewhere = changed(("pubsub_host", "pubsub_port", "pubsub_channel_traffic"))
+            await self._mqtt.stop(forget=bool(elsewhere))
             self._mqtt = self._make_mqtt(announce_restart=False)
             self._mqtt.start()
         if changed(("rpc_socket",)):

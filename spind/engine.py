@@ -50,6 +50,10 @@ from spind.wire.packet import Packet
 
 DNS_PORT = 53
 
+DNS_BYTES = 4096
+"""Longer messages are not looked into: each would hold the loop for longer than a packet should wait,
+and resolvers ask for 1,232 to 4,096 over UDP (RFC 9715)."""
+
 REPORT_SECONDS = 1.0
 """At least so often traffic is reported while there is some."""
 
@@ -58,6 +62,9 @@ ANNOUNCE_SECONDS = 30.0
 
 COUNTER_SECONDS = 10.0
 """How often changed counters are published."""
+
+SAVE_SECONDS = 300.0
+"""Ids are written no more often, and at the end: whoever makes up MACs must not wear out the flash."""
 
 ACCEPT = Verdict(accept=True, done=False)
 ACCEPT_DONE = Verdict(accept=True, done=True)
@@ -91,6 +98,8 @@ class Engine:
             "dns-queries": 0,
             "dns-answers": 0,
             "dns-malformed": 0,
+            "dns-forged": 0,
+            "dns-oversized": 0,
             "unattributed-bytes": 0,
             "unattributed-packets": 0,
             "resyncs": 0,
@@ -100,6 +109,8 @@ class Engine:
         self._report = TrafficRows(self.limits.report_rows)
         self.decisions = Decisions(self.nodes, self.ignored)
         self._reported = 0.0
+        self._own_mac: Mac | None = None
+        self._ids_saved = float("-inf")
         self._counters_published = 0.0
         self._published: dict[str, int] = {}
         self._saved_ids: dict[str, int] = dict(ids or {})
@@ -120,7 +131,9 @@ class Engine:
         """Take in one event at time ``now`` (Unix seconds); what is to be done about it, in order."""
         handler = self._handlers.get(type(event))
         if handler is not None:
-            return handler(event, now)
+            done = handler(event, now)
+            # A device keeps its id: it must not be told gone, and forgotten, once it is back.
+            return done + self._gone([], now) if self.nodes.gone or self.nodes.merged else done
         # What people decide: rare, and what it changed is announced before the rest.
         changed, commands = self._deciders[type(event)](event, now)
         out: list[Command] = []
@@ -132,6 +145,13 @@ class Engine:
         """Whose the connection is, as long as it lives."""
         return self.attributor.describe(key)
 
+    def shift(self, delta: float) -> None:
+        """The clock was set by ``delta`` seconds: all that is remembered keeps its age."""
+        for table in (self.nodes, self.names, self.flows, self.connections):
+            table.shift(delta)
+        self._reported += delta
+        self._counters_published += delta
+
     # -- packets -------------------------------------------------------------------------
 
     def _packet(self, event: PacketSeen, now: float) -> list[Command]:
@@ -141,8 +161,23 @@ class Engine:
         if packet.fragment:
             return [ACCEPT]
         if DNS_PORT in (packet.dport, packet.sport) and packet.proto in (IPPROTO_UDP, IPPROTO_TCP):
-            return self._dns_packet(packet, sender, now)
+            return self._dns_packet(packet, sender, event.from_lan, now)
+        if sender is None and self._from_outside(packet):
+            # From outside, before any firewall has seen it: conntrack tells if it got through.
+            return [ACCEPT]
         conn = self.attributor.connection(packet.key, sender, now)
+        if conn is not None and packet.proto == IPPROTO_TCP and packet.flags & 0x12 == 0x02:
+            # The ports are used again; only by the device itself, not by one that forges its address.
+            if conn.isn not in (-1, packet.seq) and sender in (None, conn.device):
+                old, old.before = conn, None
+                self.connections.remove(packet.key)
+                conn = self.attributor.attribute(packet.key, sender, now, answered=True)
+                if conn is not None and old.cid:
+                    conn.before = old
+            if conn is not None:
+                conn.isn = packet.seq
+        if conn is not None and not conn.outbound:
+            conn.done = True  # what a client out there says names us, not the client
         if packet.proto != IPPROTO_TCP or conn is None or conn.done:
             return [ACCEPT_DONE if conn is None or conn.done else ACCEPT]
         if conn.stream is None:
@@ -150,13 +185,23 @@ class Engine:
             self.connections.keep_stream(conn)
         if not packet.payload:
             return [ACCEPT]
+        held = conn.stream.held
         finding = inspect.feed(conn.stream, packet)
+        self.connections.stream_grew(conn.stream.held - held)
         if finding is None:
-            return [ACCEPT]
+            return [ACCEPT_DONE if conn.done else ACCEPT]
         self.connections.end_stream(conn)
         if finding.name:
             self.attributor.rename(conn, finding.name, finding.evidence, now)
         return [ACCEPT_DONE]
+
+    def _from_outside(self, packet: Packet) -> bool:
+        nodes = self.nodes
+        return (
+            nodes.device_at(packet.src) is None
+            and not nodes.in_home(packet.src)
+            and self.connections.get(packet.key) is None
+        )
 
     def _sender(self, event: PacketSeen, now: float) -> Node | None:
         """The device that sent a packet of the home's side, with its address learned."""
@@ -168,7 +213,7 @@ class Engine:
             self.nodes.learn(device, event.packet.src, now, sure=False)
         return device
 
-    def _dns_packet(self, packet: Packet, sender: Node | None, now: float) -> list[Command]:
+    def _dns_packet(self, packet: Packet, sender: Node | None, from_lan: bool, now: float) -> list[Command]:
         out: list[Command] = []
         asks = packet.dport == DNS_PORT
         key = (
@@ -178,28 +223,36 @@ class Engine:
         if conn is not None:
             conn.done = True  # its name is nothing that its first bytes would tell
         for data in self._resolver_streams.messages(packet):
+            if len(data) > DNS_BYTES:
+                self.counters["dns-oversized"] += 1
+                continue
             try:
                 message = parse_message(data)
             except WireError:
                 self.counters["dns-malformed"] += 1
                 continue
             if message.response:
+                # From the home's side only a resolver there may answer, with an address of its own.
+                if from_lan and (sender is None or self.nodes.device_at(packet.src) is not sender):
+                    self.counters["dns-forged"] += 1
+                    continue
                 answer = self.names.answer(packet.key, message, now)
                 if answer is not None:
                     self._answered(answer.device, answer.name, answer.addresses, now, out)
             elif conn is not None and asks:
                 name = self.names.query(packet.key, conn.device.id, message, now)
                 if name is not None:
-                    self._asked(conn.device, name, now, out)
+                    hidden = self.ignored.hides(packet.src)
+                    self._asked(conn.device, name, now, out, hidden=hidden)
         out.append(ACCEPT)
         return out
 
-    def _asked(self, device: Node, name: str, now: float, out: list[Command]) -> None:
+    def _asked(self, device: Node, name: str, now: float, out: list[Command], *, hidden: bool) -> None:
         self.counters["dns-queries"] += 1
         if not name:  # the root
             return
         site = self.nodes.site(name, registrable_domain(name), device.id, now)
-        if device.ignored or site.ignored:
+        if hidden or device.ignored or site.ignored:
             return
         self._announce(device, now, out)
         self._announce(site, now, out)
@@ -214,7 +267,9 @@ class Engine:
         site = self.nodes.site(name, registrable_domain(name), device_id, now)
         for address in addresses:
             self.nodes.touch_site_address(site, address, now)
-        self._announce(site, now, out)
+        device = self.nodes.by_id.get(device_id)
+        if not site.ignored and device is not None and not device.ignored:
+            self._announce(site, now, out)
 
     # -- traffic -------------------------------------------------------------------------
 
@@ -225,7 +280,9 @@ class Engine:
 
     def _delta(self, delta: ConnDelta, now: float) -> None:
         key = delta.key
-        conn = self.connections.get(key)
+        conn = live = self.connections.get(key)
+        if conn is not None and conn.before is not None and conn.before.cid == delta.cid:
+            conn = conn.before
         if conn is None:
             conn = self.attributor.attribute(key, None, now, answered=delta.reply_packets > 0)
         elif conn.node.deleted or conn.device.deleted:
@@ -242,7 +299,9 @@ class Engine:
             up, down, up_packets, down_packets = (
                 delta.reply_bytes, delta.orig_bytes, delta.reply_packets, delta.orig_packets,
             )  # fmt: skip
-        self.connections.seen(conn, now)
+        if live is None or conn is not live.before:
+            conn.cid = delta.cid
+            self.connections.seen(conn, now)
         fresh = conn.counts is None
         if up_packets or down_packets or fresh:
             flow = self.flows.get(conn.flow_key, now)
@@ -260,7 +319,10 @@ class Engine:
                 if not hidden:
                     self._report.add(conn, up + down, up_packets + down_packets)
         if delta.ended:
-            self.connections.remove(key)
+            if live is not None and conn is live.before:
+                live.before = None
+            else:
+                self.connections.remove(key)
 
     def _traffic_end(self, event: TrafficEnd, now: float) -> list[Command]:
         self.conntrack_entries = event.entries
@@ -288,8 +350,8 @@ class Engine:
         return self._merged([], now)
 
     def _neighbour_gone(self, event: NeighbourGone, now: float) -> list[Command]:  # noqa: ARG002 - one signature
-        device = self.nodes.device_at(event.address)
-        if device is not None and event.mac in (None, device.mac):
+        device = self.nodes.devices.get(event.mac) if event.mac else self.nodes.device_at(event.address)
+        if device is not None:
             self.nodes.presence(device, event.address, present=False)
         return []
 
@@ -297,7 +359,10 @@ class Engine:
         device = self.nodes.device(event.mac, now)
         if device is None:
             return []
-        self.nodes.learn(device, event.address, now, sure=True)
+        holder = self.nodes.device_at(event.address)
+        self.nodes.learn(
+            device, event.address, now, sure=holder is None or event.address not in holder.present
+        )
         if event.hostname and device.hostname != event.hostname:
             device.hostname = event.hostname
             device.changed = True
@@ -307,8 +372,9 @@ class Engine:
         if not self.local:
             self.nodes.set_local(event.addresses, event.macs, event.prefixes, now)
             return []
-        mac: Mac | None = min(event.macs, default=None)
-        device = self.nodes.device(mac, now) if mac is not None else None
+        if self._own_mac not in event.macs:  # else it stays what it is: containers bring MACs and take them
+            self._own_mac = min(event.macs, default=None)
+        device = self.nodes.device(self._own_mac, now) if self._own_mac is not None else None
         if device is not None:
             self.nodes.claim(device, event.addresses, now)
         return []
@@ -326,7 +392,8 @@ class Engine:
             if node.changed and not node.ignored:
                 self._announce(node, now, out)
         ids = self.nodes.ids()
-        if ids != self._saved_ids:
+        if ids != self._saved_ids and abs(now - self._ids_saved) >= SAVE_SECONDS:
+            self._ids_saved = now
             self._saved_ids = ids
             out.append(SaveState(ids))
         if now - self._counters_published >= COUNTER_SECONDS:
@@ -354,11 +421,6 @@ class Engine:
     def _merged(self, out: list[Command], now: float) -> list[Command]:
         for old, new in self.nodes.merged:
             self.flows.rename_node(old.id, new.id, now)
-            for conn in self.connections:
-                if old in (conn.device, conn.node):
-                    conn.device = new if conn.device is old else conn.device
-                    conn.node = new if conn.node is old else conn.node
-                    conn.flow_key = conn.make_flow_key()
             self._announce(new, now, out)
             out.append(NodeMerged(old.id, new.id))
             out.append(NodeDeleted(old.id))
@@ -389,6 +451,14 @@ class Engine:
             "conntrack.entries": self.conntrack_entries,
             **self.kernel,
         }
+
+    def current_counters(self) -> list[Command]:
+        """All counters as they were last published, for a broker that has lost them."""
+        return [
+            CounterChanged(module, counter, "total", value, value)
+            for name, value in self._published.items()
+            for module, _, counter in (name.partition("."),)
+        ]
 
     def _changed_counters(self) -> list[Command]:
         out: list[Command] = []

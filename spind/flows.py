@@ -204,6 +204,14 @@ class Flows:
         for family in (4, 6):
             self._totals.pop((node, family), None)
 
+    def shift(self, delta: float) -> None:
+        """The clock was set by ``delta`` seconds."""
+        for flow in self._flows.values():
+            flow.firstseen += delta
+            flow.lastseen += delta
+        steps = round(delta / WINDOW_STEP) * WINDOW_STEP
+        self._steps = deque((time + steps, cells) for time, cells in self._steps)
+
     # -- views ---------------------------------------------------------------------------
 
     def flows(self, party: int = 0) -> list[Flow]:

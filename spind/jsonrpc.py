@@ -27,7 +27,7 @@ OTHER_ERROR = -1
 
 MAX_REQUEST = 64 * 1024  # bytes; the longest sensible request (dots_signal) is some 2 KiB
 MAX_REPLY = 256 * 1024  # bytes; API.md 1.2
-MAX_BATCH = 50  # calls; one batch is answered without yielding the loop
+MAX_BATCH = 20  # calls; one batch is answered without yielding the loop
 MAX_DEPTH = 32  # nested containers; no method takes more than four
 MAX_DIGITS = 20  # of an integer: any 64-bit number
 MAX_ID = 64  # characters of a caller's id; a UUID has 36

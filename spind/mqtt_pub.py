@@ -133,9 +133,18 @@ class MqttPublisher:
                 self._queue.put(message)
             self._wake()
 
-    async def stop(self) -> None:
-        """Send what waits and ``offline``, as far as that takes no longer than two seconds."""
+    async def stop(self, *, forget: bool = False) -> None:
+        """Send what waits and ``offline``, as far as that takes no longer than two seconds.
+
+        ``forget`` takes back what the broker retains: nobody will keep it true from now on.
+        """
         link = self._link
+        if forget and link is not None and link.up:
+            for command in self._snapshot():
+                for message in self.topics.messages(command):
+                    if message.retain:
+                        self._queue.put(message._replace(payload=b""))
+            self._wake()
         self._stopping = True
         if link is not None:
             now = self._loop.time()

@@ -27,6 +27,9 @@ TTL_MAX = 86400.0
 NAMES_PER_DEVICE = 8
 """Names remembered for one device and address; the oldest goes."""
 
+ADDRESSES_PER_ANSWER = 64
+"""Addresses taken from one answer; clients use the first few."""
+
 CNAME_LIMIT = 16
 """Links followed in one answer's CNAME chain (resolvers stop at 8 to 16)."""
 
@@ -78,6 +81,8 @@ class Names:
         self._queries: OrderedDict[tuple[ConnKey, int, str, int], tuple[int, float]] = OrderedDict()
         # address -> device -> name -> expiry, the latest name last
         self._answers: OrderedDict[Address, dict[int, dict[str, float]]] = OrderedDict()
+        # device -> its addresses, the latest last: whoever has most of the table makes room
+        self._of: dict[int, OrderedDict[Address, None]] = {}
         self.size = 0
         self.evicted = 0
         self.queries_seen = 0
@@ -113,10 +118,19 @@ class Names:
         self.answers_seen += 1
         device = known[0]
         addresses = []
-        for address, ttl in answered_addresses(question.name, message.answers):
+        for address, ttl in answered_addresses(question.name, message.answers)[:ADDRESSES_PER_ANSWER]:
             self._note(address, device, question.name, now + min(ttl, TTL_MAX) + TTL_GRACE)
             addresses.append(address)
         return Answer(device, question.name, addresses)
+
+    def shift(self, delta: float) -> None:
+        """The clock was set by ``delta`` seconds."""
+        for slot, (device, asked) in self._queries.items():
+            self._queries[slot] = device, asked + delta
+        for by_device in self._answers.values():
+            for names in by_device.values():
+                for name in names:
+                    names[name] += delta
 
     def lookup(self, device: int, address: Address, now: float) -> tuple[str, Evidence]:
         """The name by which ``device`` most likely knows ``address``, and the evidence for it."""
@@ -129,11 +143,11 @@ class Names:
                 if own[name] >= now:
                     return name, Evidence.DNS
         best = ""
-        latest = now
-        for names in by_device.values():
-            for name, expires in names.items():
-                if expires >= latest:
-                    best, latest = name, expires
+        # The device that was answered last: a TTL is the author's to choose.
+        for names in reversed(by_device.values()):
+            best = next((name for name in reversed(names) if names[name] >= now), "")
+            if best:
+                break
         return (best, Evidence.DNS_OTHER) if best else ("", Evidence.NONE)
 
     def expire(self, now: float, *, most: int = 500) -> None:
@@ -147,6 +161,7 @@ class Names:
                     self.size -= 1
                 if not names:
                     del by_device[device]
+                    self._disown(device, address)
             if not by_device:
                 del self._answers[address]
         while self._queries:
@@ -154,6 +169,12 @@ class Names:
             if now - asked <= QUERY_LIFETIME:
                 break
             del self._queries[slot]
+
+    def _disown(self, device: int, address: Address) -> None:
+        own = self._of[device]
+        del own[address]
+        if not own:
+            del self._of[device]
 
     def _oldest(self, most: int) -> list[Address]:
         """The ``most`` addresses answered longest ago; they are looked at again only after the others."""
@@ -165,7 +186,11 @@ class Names:
     def _note(self, address: Address, device: int, name: str, expires: float) -> None:
         by_device = self._answers.setdefault(address, {})
         self._answers.move_to_end(address)
-        names = by_device.setdefault(device, {})
+        names = by_device.pop(device, {})
+        by_device[device] = names  # the latest last
+        own = self._of.setdefault(device, OrderedDict())
+        own[address] = None
+        own.move_to_end(address)
         if names.pop(name, None) is None:
             self.size += 1
         names[name] = expires
@@ -173,6 +198,11 @@ class Names:
             del names[next(iter(names))]
             self.size -= 1
         while self.size > self._limits.names and len(self._answers) > 1:
-            _, dropped = self._answers.popitem(last=False)
-            self.size -= sum(map(len, dropped.values()))
+            owner = max(self._of, key=lambda one: len(self._of[one]))
+            oldest = next(iter(self._of[owner]))
+            by_owner = self._answers[oldest]
+            self.size -= len(by_owner.pop(owner))
+            self._disown(owner, oldest)
+            if not by_owner:
+                del self._answers[oldest]
             self.evicted += 1

@@ -16,6 +16,10 @@ from spind.addresses import PrefixSet, is_link_local, is_public, is_unicast
 from spind.limits import Limits
 from spind.model import Address, Mac, format_address, format_mac, parse_mac
 
+ADDRESS_HELD = 300.0
+"""Seconds without a packet after which an address that the neighbour table does not vouch for (mode
+``bridge`` has none) goes to the next device that sends from it."""
+
 
 class Kind(StrEnum):
     """What a node is."""
@@ -48,6 +52,7 @@ class Node:
         "domain",
         "domains",
         "firstseen",
+        "heir",
         "hostname",
         "id",
         "ignored",
@@ -77,6 +82,7 @@ class Node:
         self.announced = 0.0
         self.changed = True
         self.deleted = False
+        self.heir: Node | None = None
 
     @property
     def decision_key(self) -> str:
@@ -219,7 +225,9 @@ class Nodes:
         if holder is not None and holder is not device:
             if holder.mac is None:
                 self._merge(holder, device)
-            elif not sure:
+            elif not sure and (
+                address in holder.present or now - holder.addresses.get(address, now) < ADDRESS_HELD
+            ):
                 return
             else:
                 holder.addresses.pop(address, None)
@@ -342,6 +350,8 @@ class Nodes:
             self._touch(node, now)
         else:
             node.lastseen = now
+            if node.mac is not None and node.mac in self.devices:
+                self.devices.move_to_end(node.mac)
 
     def decide(self, decisions: dict[str, Decision], now: float) -> None:
         """All that people decided, by ``Node.decision_key``; devices among it exist from now on."""
@@ -382,6 +392,17 @@ class Nodes:
         for node in [n for n in self.by_id.values() if n.kind is Kind.DEVICE]:
             if node.lastseen <= deadline and not node.decided and not node.present:
                 self._delete(node)
+
+    def shift(self, delta: float) -> None:
+        """The clock was set by ``delta`` seconds."""
+        for node in self.by_id.values():
+            if node.lastseen:  # 0 for devices that were never seen
+                node.lastseen += delta
+                node.firstseen += delta
+            node.announced += delta
+            for times in (node.addresses, node.domains):
+                for key in times:
+                    times[key] += delta  # type: ignore[index]
 
     # -- views ---------------------------------------------------------------------------
 
@@ -458,7 +479,9 @@ class Nodes:
             self._delete(victim)
 
     def _evict_device(self) -> bool:
-        victim = next((node for node in self.devices.values() if not node.decided), None)
+        # A MAC that was forged for one packet is not in the neighbour table.
+        undecided = [node for node in self.devices.values() if not node.decided]
+        victim = next((node for node in undecided if not node.present), next(iter(undecided), None))
         if victim is None:
             return False
         self.evicted_devices += 1
@@ -501,4 +524,5 @@ class Nodes:
             new.addresses[address] = old.lastseen
             self._home[address] = new
         new.changed = True
+        old.heir = new
         self.merged.append((old, new))

@@ -14,6 +14,7 @@ class TrafficRows:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self.folded = 0
         self._rows: dict[tuple[int, int, int, int, int], list[int]] = {}
 
     def add(self, conn: Conn, size: int, count: int) -> None:
@@ -28,6 +29,12 @@ class TrafficRows:
             if len(self._rows) >= self._limit:
                 slot = (*ends, key.proto, 0, ports[1])
                 row = self._rows.get(slot)
+                if row is None and len(self._rows) >= 2 * self._limit:
+                    slot = (*ends, key.proto, 0, 0)
+                    row = self._rows.get(slot)
+                if row is None and len(self._rows) >= 3 * self._limit:
+                    self.folded += 1  # counted in list_flows and the totals
+                    return
             if row is None:
                 self._rows[slot] = [size, count]
                 return

@@ -14,6 +14,9 @@ STREAM_BYTES = 131072
 
 STREAM_SEGMENTS = 64
 
+TOTAL_BYTES = 2 << 20
+"""Of all streams together; the oldest goes."""
+
 TCP_FIN = 0x01
 TCP_SYN = 0x02
 TCP_RST = 0x04
@@ -25,30 +28,44 @@ class ResolverStreams:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._directions: OrderedDict[ConnKey, Reassembler] = OrderedDict()
+        self._held = 0
 
     def messages(self, packet: Packet) -> list[bytes]:
         """The DNS messages that this packet completes, without their length prefix."""
         if packet.proto != IPPROTO_TCP:
             return [packet.payload] if packet.payload else []
         key = packet.key
+        if packet.flags & TCP_SYN:  # whatever used these ports before is over
+            self._drop(key)
+            self._drop(ConnKey(key.proto, key.dst, key.dport, key.src, key.sport))
         stream = self._directions.get(key)
         if stream is None:
             if not packet.payload and not packet.flags & TCP_SYN:
                 return []
             stream = self._directions[key] = Reassembler(STREAM_BYTES, STREAM_SEGMENTS)
             if len(self._directions) > self._limit:
-                self._directions.popitem(last=False)
+                self._drop(next(iter(self._directions)))
         if packet.flags & TCP_SYN:
             stream.set_start((packet.seq + 1) & 0xFFFFFFFF)
         messages: list[bytes] = []
+        before = stream.held
         try:
             data = stream.add(packet.seq, packet.payload)
             if data:
                 messages, rest = split_tcp(data)
                 stream.consume(len(data) - len(rest))
         except WireError:
+            self._held -= before
             del self._directions[key]
             return []
+        self._held += stream.held - before
         if packet.flags & (TCP_FIN | TCP_RST):
-            del self._directions[key]
+            self._drop(key)
+        while self._held > TOTAL_BYTES:
+            self._drop(next(iter(self._directions)))
         return messages
+
+    def _drop(self, key: ConnKey) -> None:
+        stream = self._directions.pop(key, None)
+        if stream is not None:
+            self._held -= stream.held

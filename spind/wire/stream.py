@@ -76,6 +76,11 @@ class Reassembler:
         self._ahead.sort()
         return self._join()
 
+    @property
+    def held(self) -> int:
+        """Bytes that are held."""
+        return len(self._data) + sum(len(piece) for _, piece in self._ahead)
+
     def consume(self, count: int) -> None:
         """Forget the first ``count`` contiguous bytes, which the owner has read.
 
