@@ -265,8 +265,8 @@ def test_a_batch_shares_the_bound_of_a_reply():
     assert len(reply) <= jsonrpc.MAX_REPLY
     answers = json.loads(reply)
     assert len(answers) == jsonrpc.MAX_BATCH
-    assert [item["id"] for item in answers if "result" in item] == [0, 1]
-    assert all("limit" in item["error"]["message"] for item in answers[2:])
+    assert [item["id"] for item in answers if "result" in item] == [0, 1, 2]
+    assert all("limit" in item["error"]["message"] for item in answers[3:])
 
 
 def test_a_batch_of_the_longest_errors_fits():
