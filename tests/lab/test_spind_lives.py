@@ -18,7 +18,7 @@ from spind.lab import Lab, load
 from spind.lab.node import wait_until
 from spind.lab.patience import patient
 
-pytestmark = [pytest.mark.lab, pytest.mark.vm]
+pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,7 @@ def test_ignored_devices_are_left_out_of_messages(home: Home) -> None:
     home.call("reset_iplist_ignore")
 
 
+@pytest.mark.vm
 def test_stop_and_start_leave_no_rule_behind_and_lose_no_packet(home: Home) -> None:
     running = rules(home)
     assert running
@@ -161,6 +162,7 @@ def test_stop_and_start_leave_no_rule_behind_and_lose_no_packet(home: Home) -> N
     assert "Traceback" not in home.log()
 
 
+@pytest.mark.vm
 def test_killed_it_lets_traffic_go_on_and_the_next_start_cleans_up(home: Home) -> None:
     running = rules(home)
     with pinging(home) as counts:

@@ -13,7 +13,7 @@ from spind.lab import Lab, load, traffic
 from spind.lab.node import wait_until
 from spind.lab.patience import patient
 
-pytestmark = [pytest.mark.lab, pytest.mark.vm]
+pytestmark = pytest.mark.lab
 
 SAMPLES = Path(__file__).parents[3] / "shared/contract/spin-samples"
 
@@ -51,6 +51,7 @@ def covers(ours: Any, recorded: Any, where: str = "") -> None:
         assert ours == recorded, where
 
 
+@pytest.mark.vm
 def test_bytes_of_a_whole_home_equal_the_kernels_own(home: Home) -> None:
     with home.counting() as grown:
         report = traffic.run(home.lab, patient(12))
@@ -61,6 +62,7 @@ def test_bytes_of_a_whole_home_equal_the_kernels_own(home: Home) -> None:
     assert all(result[device, family][0][0] for device in home.lab.devices for family in (4, 6))
 
 
+@pytest.mark.vm
 def test_names_come_with_their_evidence(home: Home) -> None:
     traffic.run(home.lab, patient(6), only=("phone", "tv", "camera"))
     home.settle()
@@ -97,6 +99,7 @@ def ask(home: Home, device: str, name: str) -> str:
     return answer.split()[-1]
 
 
+@pytest.mark.vm
 def test_two_sites_on_one_address_are_told_apart_per_device(home: Home) -> None:
     address = ask(home, "plug", "img.tv.test")
     assert ask(home, "hub", "static.news.test") == address, "both names are on one address"
@@ -116,6 +119,7 @@ def test_two_sites_on_one_address_are_told_apart_per_device(home: Home) -> None:
     assert any(evidence == "dns-other" for _, evidence in seen("camera")), "others asked for it"
 
 
+@pytest.mark.vm
 def test_dns_over_tcp_and_long_answers_are_understood(home: Home) -> None:
     before = home.call("status")["statistics"]
     home.lab.device("plug").run(["dig", "+tcp", "@192.168.8.1", "big.dns.test", "A"])
