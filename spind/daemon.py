@@ -4,7 +4,8 @@
 Owns start, reload and stop, and their order. Holds no state of the home: that is the engine's.
 
 Order of start: addresses before counters, so that the first connections find their devices;
-queues before the rules that fill them. Stop goes the other way round.
+queues before the rules that fill them. At the stop queues go first, too: without a queue the rules
+let packets pass, while with the rules the kernel would drop the packets that wait.
 """
 
 import asyncio
@@ -277,12 +278,13 @@ class Daemon:
             self._stop_capture()
 
     def _stop_capture(self) -> None:
-        if self._rules is not None:
-            self._rules.stop()
-            self._rules = None
+        # Queues first, while their rules let packets past: with a hook the kernel drops what waits.
         for queue in self._queues:
             queue.stop()
         self._queues.clear()
+        if self._rules is not None:
+            self._rules.stop()
+            self._rules = None
 
     def _interfaces_changed(self, interfaces: tuple[str, ...]) -> None:
         log.info("the home's interfaces: %s", ", ".join(interfaces) or "none so far")

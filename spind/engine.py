@@ -281,8 +281,11 @@ class Engine:
     def _delta(self, delta: ConnDelta, now: float) -> None:
         key = delta.key
         conn = live = self.connections.get(key)
-        if conn is not None and conn.before is not None and conn.before.cid == delta.cid:
-            conn = conn.before
+        # Conntrack numbers connections in the order it finds them: this may be the last of an earlier
+        # one that had the same addresses and ports.
+        late = live is not None and delta.cid < live.cid
+        if live is not None and live.before is not None and live.before.cid == delta.cid:
+            conn, late = live.before, True
         if conn is None:
             conn = self.attributor.attribute(key, None, now, answered=delta.reply_packets > 0)
         elif conn.node.deleted or conn.device.deleted:
@@ -299,7 +302,7 @@ class Engine:
             up, down, up_packets, down_packets = (
                 delta.reply_bytes, delta.orig_bytes, delta.reply_packets, delta.orig_packets,
             )  # fmt: skip
-        if live is None or conn is not live.before:
+        if not late:
             conn.cid = delta.cid
             self.connections.seen(conn, now)
         fresh = conn.counts is None
@@ -318,11 +321,10 @@ class Engine:
                 hidden = conn.device.ignored or conn.node.ignored or self.ignored.hides(key.src, key.dst)
                 if not hidden:
                     self._report.add(conn, up + down, up_packets + down_packets)
-        if delta.ended:
-            if live is not None and conn is live.before:
-                live.before = None
-            else:
-                self.connections.remove(key)
+        if delta.ended and not late:
+            self.connections.remove(key)
+        elif delta.ended and live is not None:
+            live.before = None
 
     def _traffic_end(self, event: TrafficEnd, now: float) -> list[Command]:
         self.conntrack_entries = event.entries

@@ -160,6 +160,17 @@ def test_a_connection_that_reuses_ports_is_a_new_one() -> None:
     assert engine.attribution(key) is None
 
 
+def test_the_late_end_of_an_earlier_connection_does_not_end_the_one_that_has_its_ports() -> None:
+    engine = home()
+    key = ConnKey(17, CAMERA_V4, 5000, CDN, 443)
+    engine.handle(Traffic([ConnDelta(7, key, 1, 100, 1, 100, False)]), T0)
+    engine.handle(Traffic([ConnDelta(8, key, 1, 10, 1, 10, False)]), T0)
+    engine.handle(Traffic([ConnDelta(7, key, 0, 0, 0, 0, True)]), T0)
+    assert engine.attribution(key) is not None
+    engine.handle(Traffic([ConnDelta(8, key, 0, 0, 0, 0, True)]), T0)
+    assert engine.attribution(key) is None
+
+
 def test_streams_of_dns_and_of_clients_are_bounded_in_bytes() -> None:
     streams = ResolverStreams(1024)
     for port in range(1000):
