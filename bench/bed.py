@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab as a test bench: a home with a broker, with and without spind in its gateway.
+
+Owns the start and the end of the daemon and of the programs that make load, and the state in
+which each measurement begins: no connections in the gateway's table, a daemon that is ready.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from bench.process import CpuMeter
+from spind.lab import Lab, Node, load, netns, wait_until
+from spind.lab.stack import Broker, Option, Spind
+
+T = TypeVar("T")
+
+SETTLE_SECONDS = 1.0
+_UDP_TIMEOUTS = ("net.netfilter.nf_conntrack_udp_timeout", "net.netfilter.nf_conntrack_udp_timeout_stream")
+
+
+class Running:
+    """A daemon that runs; ``pid`` is its process id."""
+
+    def __init__(self, spind: Spind, pid: int) -> None:
+        self.spind = spind
+        self.pid = pid
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Result of a JSON-RPC method."""
+        return self.spind.call(method, **params)
+
+    def statistics(self) -> dict[str, int]:
+        """The counters of ``status``; those of the adapters are at most a second old."""
+        statistics: dict[str, int] = self.call("status")["statistics"]
+        return statistics
+
+    def cpu(self, seconds: float) -> float:
+        """Percent of a core that it uses in the next ``seconds``."""
+        meter = CpuMeter(self.pid)
+        time.sleep(seconds)
+        return meter.percent()
+
+    def longest_stall(self, seconds: float) -> float:
+        """The longest stall of its loop in the next ``seconds``, in milliseconds.
+
+        ``loop.recent-stall-us`` covers a second each, and is there for a second.
+        """
+        longest = 0
+        deadline = time.monotonic() + seconds
+        time.sleep(1.1)  # what was before is none of our business
+        while time.monotonic() < deadline:
+            longest = max(longest, self.statistics()["loop.recent-stall-us"])
+            time.sleep(0.5)
+        return longest / 1000
+
+    def nodes(self, kind: str) -> list[dict[str, Any]]:
+        """All nodes of one kind."""
+        return self._all("list_nodes", kind=kind)
+
+    def flows(self) -> list[dict[str, Any]]:
+        """All flows."""
+        return self._all("list_flows")
+
+    def _all(self, method: str, **params: Any) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
+        while True:
+            page = self.call(method, limit=500, offset=len(items), **params)["items"]
+            items += page
+            if not page:
+                return items
+
+
+class Program:
+    """A program of ``bench.programs`` (or ``bench.listener``) that runs in a namespace."""
+
+    def __init__(self, node: Node, module: str, *arguments: str) -> None:
+        self._process: subprocess.Popen[str] = node.popen(
+            node.python(module, *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._what = f"{module} {' '.join(arguments)[:80]}"
+
+    def read(self) -> dict[str, Any]:
+        """Its next line."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._what} ended: {self._process.wait()}")
+        words: dict[str, Any] = json.loads(line)
+        return words
+
+    def end(self, timeout: float = 30) -> list[dict[str, Any]]:
+        """Close its standard input; the rest of its lines."""
+        out, _ = self._process.communicate("", timeout=timeout)
+        return [json.loads(line) for line in out.splitlines()]
+
+    def kill(self) -> None:
+        """End it where it has not ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+class Bed:
+    """A lab with a broker. ``with Bed() as bed:``"""
+
+    def __init__(self, devices: int = 5) -> None:
+        self.lab = Lab(devices=devices)
+
+    def __enter__(self) -> Self:
+        self.lab.up()
+        try:
+            Broker(self.lab).start()
+        except BaseException:
+            self.lab.down()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lab.down()
+
+    def warm_up(self) -> None:
+        """Let neighbours, routes and caches be found before anything is measured; forget connections."""
+        for device in list(self.lab.devices)[-2:]:
+            for family in (4, 6):
+                load.latency(self.lab, device, family=family, rate=100, seconds=0.1)
+        self.flush()
+
+    def flush(self) -> None:
+        """Empty the gateway's table of connections."""
+        self.lab.gateway.run(["conntrack", "-F"])
+
+    @contextmanager
+    def daemon(self, options: Mapping[str, Option | None] | None = None) -> Iterator[Running]:
+        """spind in the gateway while the block lasts; it has begun to capture, count and publish."""
+        self.flush()
+        spind = Spind(self.lab, options)
+        running = Running(spind, spind.start().pid)
+        try:
+            wait_until(lambda: _ready(running), 15, "spind to capture, count and publish")
+            time.sleep(SETTLE_SECONDS)
+            yield running
+        finally:
+            if self.lab.gateway.pid(spind.what) is not None:
+                os.kill(running.pid, signal.SIGCONT)
+                spind.stop()
+
+    def alternate(self, pairs: int, run: Callable[[Running | None], T]) -> list[tuple[T, T]]:
+        """``run`` without and with the daemon, ``pairs`` times; results as (without, with).
+
+        Every second pair begins with the daemon, so that a machine that gets slower or faster
+        meanwhile favours neither.
+        """
+        results = []
+        for number in range(pairs):
+            both: dict[bool, T] = {}
+            for with_daemon in (False, True) if number % 2 == 0 else (True, False):
+                both[with_daemon] = self.with_daemon(run) if with_daemon else self.without(run)
+            results.append((both[False], both[True]))
+        return results
+
+    def with_daemon(self, run: Callable[[Running | None], T]) -> T:
+        """``run`` with a daemon of its own."""
+        with self.daemon() as running:
+            self.warm_up()
+            return run(running)
+
+    def without(self, run: Callable[[Running | None], T]) -> T:
+        """``run`` with no daemon, after as much rest."""
+        time.sleep(SETTLE_SECONDS)
+        self.warm_up()
+        return run(None)
+
+    @contextmanager
+    def program(self, node: Node, role: str, **arguments: Any) -> Iterator[tuple[Program, dict[str, Any]]]:
+        """A program that stays, with the first line that it has said."""
+        program = Program(node, "bench.programs", role, json.dumps(arguments))
+        try:
+            yield program, program.read()
+        finally:
+            program.kill()
+
+    def run(self, node: Node, role: str, timeout: float = 120, **arguments: Any) -> dict[str, Any]:
+        """The result of a program that ends by itself."""
+        argv = node.python("bench.programs", role, json.dumps(arguments))
+        result: dict[str, Any] = json.loads(node.run(argv, timeout=timeout).stdout)
+        return result
+
+    @contextmanager
+    def lasting_datagrams(self, seconds: int = 600) -> Iterator[None]:
+        """Let the gateway remember UDP for ``seconds`` instead of half a minute or two."""
+        names = [name.replace(".", "/") for name in _UDP_TIMEOUTS]
+        before = self.lab.gateway.call(lambda: [Path("/proc/sys", name).read_text() for name in names])
+        netns.write_sysctls(self.lab.gateway.namespace, dict.fromkeys(_UDP_TIMEOUTS, str(seconds)))
+        try:
+            yield
+        finally:
+            values = dict(zip(_UDP_TIMEOUTS, before, strict=True))
+            netns.write_sysctls(self.lab.gateway.namespace, values)
+
+
+def _ready(running: Running) -> bool:
+    running.spind.lab.gateway.check(running.spind.what)
+    status = running.call("status")
+    counting = status["statistics"].get("conntrack.dumps", 0) > 0
+    return bool(status["capture"]["backend"] != "none" and status["mqtt"]["connected"] and counting)
