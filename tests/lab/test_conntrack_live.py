@@ -21,7 +21,6 @@ from spind.model import ConnKey, parse_address
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.vm,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces"),
 ]
 __all__ = ["net"]  # a fixture
@@ -113,6 +112,7 @@ async def transfer(net: SmallNet, version: int, size: int, port: int = PORT) -> 
     listener.close()
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("version", [4, 6])
 def test_every_byte_and_packet_is_counted(net: SmallNet, version: int) -> None:
     async def test() -> None:

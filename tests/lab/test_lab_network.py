@@ -12,9 +12,10 @@ import pytest
 
 from spind.lab import Lab, LabError, counters, load, plan
 
-pytestmark = [pytest.mark.lab, pytest.mark.vm]
+pytestmark = pytest.mark.lab
 
 
+@pytest.mark.vm
 def test_devices_have_leases_with_their_names(lab: Lab) -> None:
     leases = {}
     for line in lab.lease_file.read_text().splitlines():
@@ -90,6 +91,7 @@ def counted(lab: Lab, family: int, before: dict[int, tuple[int, ...]]) -> tuple[
     return tuple(new - old for new, old in zip(after, before[family], strict=True))
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("family", [4, 6])
 def test_kernel_counters_equal_conntrack_accounting(lab: Lab, family: int) -> None:
     before = lab.kernel_counters()["tv"]
@@ -107,6 +109,7 @@ def has_flow_tables() -> bool:
     return subprocess.run(argv, input=rules.encode(), capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("upload", [False, True])
 def test_offloaded_connections_are_counted_too(offloading: Lab, family: int, upload: bool) -> None:

@@ -117,8 +117,10 @@ def test_devices_do_what_their_kind_does(busy: Busy) -> None:
 @pytest.mark.lab
 def test_the_servers_saw_what_the_devices_say(busy: Busy) -> None:
     lab, report = busy.lab, busy.report
-    peers = {(p["proto"], p["local"], p["local_port"], p["remote"], p["remote_port"]): p
-             for p in lab.server_status()["peers"]}
+    peers = {
+        (p["proto"], p["local"], p["local_port"], p["remote"], p["remote_port"]): p
+        for p in lab.server_status()["peers"]
+    }
     checked = 0
     for entry in report["camera"]:
         if entry["do"] != "upload":

@@ -19,7 +19,6 @@ from spind.neighbours import NeighbourEvent, NeighbourWatcher
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.vm,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces"),
 ]
 __all__ = ["net"]  # a fixture
