@@ -19,7 +19,8 @@ def table() -> str:
             f"`{arg.name}`{'?' if arg.optional else ''} {arg.type}: {arg.doc}".replace("|", "\\|")
             for arg in method.args
         )
-        lines.append(f"| `{method.name}`{' ✎' if method.writes else ''} | {arguments or '–'} | {method.doc} |")
+        name = f"`{method.name}`" + (" ✎" if method.writes else "")
+        lines.append(f"| {name} | {arguments or 'none'} | {method.doc} |")
     return "\n".join(lines) + "\n"
 
 
