@@ -51,14 +51,16 @@ class Api:
         clock: Callable[[], float],
         carry_out: Callable[[list[Command]], None],
         status: Callable[[], Json] = dict,
+        on_call: Callable[[], None] = lambda: None,
     ) -> None:
         """``clock`` gives Unix seconds; ``carry_out`` takes the engine's commands; ``status`` adds
-        what adapters know to the ``status`` method."""
+        what adapters know to the ``status`` method; ``on_call`` hears that somebody looks."""
         self._engine = engine
         self._views = Views(engine, clock)
         self._clock = clock
         self._carry_out = carry_out
         self._status = status
+        self._on_call = on_call
         self._started = clock()
         self.methods: Mapping[str, Method] = {method.name: method for method in self._table()}
 
@@ -69,7 +71,9 @@ class Api:
             raise ApiError(UNKNOWN_METHOD, f"there is no method {name!r:.80}; list_rpc_methods lists them")
         if method.writes and caller.role == "viewer":
             raise ApiError(REFUSED, f"{name} changes something, and the role viewer may only look")
-        return method.handler(**check_arguments(method, params))
+        arguments = check_arguments(method, params)
+        self._on_call()
+        return method.handler(**arguments)
 
     def _do(self, event: Event) -> None:
         self._carry_out(self._engine.handle(event, self._clock()))

@@ -19,20 +19,21 @@ import logging
 import os
 import time
 from asyncio import AbstractEventLoop, TimerHandle
+from collections import deque
 from collections.abc import Callable
 from socket import socket
 
 from spind.accounting import Accounting
+from spind.dump_reader import DumpReader
 from spind.events import ConnDelta, Traffic, TrafficEnd
 from spind.netlink_socket import (
     NETLINK_NETFILTER,
     enable_accounting,
     event_buffer_size,
     open_netlink,
-    request,
 )
 from spind.wire.conntrack import CT_GET, DUMP_ALL, NFNLGRP_CONNTRACK_DESTROY
-from spind.wire.netlink import NLM_F_DUMP
+from spind.wire.netlink import NLM_F_DUMP, NLM_F_REQUEST, pack_message
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ _DUMP_SHARE = 0.06
 # But no longer than this, since a dump that had much news is followed by cheaper ones: 100,000 entries
 # without news take a third of a second.
 _LONGEST_PAUSE = 5.0
+
+# After so many readings without news, readings come more seldom: each walks all of the kernel's
+# buckets. Who opens a connection or looks at the numbers calls ``hurry``.
+_QUIET_DUMPS = 5
+_QUIET_PAUSE = 4.0
 
 # Ends wait here while the daemon cannot read. One takes 1,280 bytes of kernel memory (measured), so
 # that this is room for 13,000 on small routers, and 100,000 where there is memory: half a minute of
@@ -91,11 +97,15 @@ class ConntrackReader:
         self._event_buffer = event_buffer or event_buffer_size(_EVENT_BUFFER_SMALLEST, _EVENT_BUFFER_LARGEST)
         self._accounting = Accounting(limit)
         self._events: socket | None = None
-        self._dumps: socket | None = None
+        self._dumps: DumpReader | None = None
+        self._buffers: deque[bytes] = deque()  # read, not taken yet
         self._timer: TimerHandle | None = None
         self._dumping = False
         self._event_at = self._aged_at = float("-inf")  # when the last event came; see _age
         self._deferred = 0  # slices for which the dump has waited for events
+        self._quiet = 0  # dumps without news, one after the other
+        self._news = False  # in the running dump
+        self._finished_at = 0.0
         self._sequence = 0
         self._cost = 0.0  # seconds that the running dump has taken so far
         self._lost = False  # events, since the last dump began
@@ -114,27 +124,34 @@ class ConntrackReader:
         # Events first: what ends during the first dump must not be missed.
         self._events = open_netlink(NETLINK_NETFILTER, (NFNLGRP_CONNTRACK_DESTROY,), self._event_buffer)
         try:
-            self._dumps = open_netlink(NETLINK_NETFILTER)
+            self._dumps = self._open_dumps()
         except OSError:
             self._events.close()
             raise
         self._loop.add_reader(self._events.fileno(), self._on_events)
-        self._loop.add_reader(self._dumps.fileno(), self._on_dump)
         self._begin_dump()
 
     def stop(self) -> None:
         """Close the sockets. Kernel settings stay, since their reset would falsify later counts."""
         if self._timer is not None:
             self._timer.cancel()
-        for sock in (self._events, self._dumps):
-            if sock is not None:
-                self._loop.remove_reader(sock.fileno())
-                sock.close()
+        if self._events is not None:
+            self._loop.remove_reader(self._events.fileno())
+            self._events.close()
+        if self._dumps is not None:
+            self._dumps.close()
         self._events = self._dumps = None
 
     def set_interval(self, interval: float) -> None:
         """Dump every ``interval`` seconds from the next dump on."""
         self._interval = interval
+
+    def hurry(self) -> None:
+        """Something goes on: read at the usual pace again."""
+        if self._quiet >= _QUIET_DUMPS and self._timer is not None:
+            self._timer.cancel()
+            self._next_dump(max(0.0, self._finished_at + self._interval - self._loop.time()))
+        self._quiet = 0
 
     def counters(self) -> dict[str, int]:
         """Numbers for ``status``."""
@@ -152,6 +169,7 @@ class ConntrackReader:
 
     def _emit_deltas(self, deltas: list[ConnDelta]) -> None:
         if deltas:
+            self._news = True
             self._emit(Traffic(deltas))
 
     def _on_events(self) -> bool:
@@ -189,26 +207,29 @@ class ConntrackReader:
             self._accounting.age_gone()
             self._aged_at = now
 
-    def _on_dump(self) -> None:
+    def _have_read(self, buffers: list[bytes], cost: float) -> None:
+        self._cost += cost
+        self._buffers.extend(buffers)
+        self._take_buffer()
+
+    def _take_buffer(self) -> None:
         """Take one buffer of a dump, once all events that are older than it have been taken."""
-        if self._dumps is None:
+        if self._dumps is None or not self._buffers:
             return
         if not self._on_events() and self._deferred < _PATIENCE:
             self._deferred += 1
+            self._loop.call_soon(self._take_buffer)
             return
         self._deferred = 0
         started = time.thread_time()
-        try:
-            data = self._dumps.recv(_DUMP_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._reopen_dumps(error)
-            return
-        self._emit_deltas(self._accounting.dump_buffer(data))
+        self._emit_deltas(self._accounting.dump_buffer(self._buffers.popleft()))
         self._cost += time.thread_time() - started
-        if self._dumping and self._accounting.done:
+        if self._buffers:
+            self._loop.call_soon(self._take_buffer)
+        elif self._accounting.done:
             self._finish_dump()
+        else:
+            self._dumps.read_on()
 
     def _begin_dump(self) -> None:
         self._timer = None
@@ -222,13 +243,9 @@ class ConntrackReader:
         self._lost_before |= self._lost
         self._lost = False
         self._sequence += 1
-        started = time.thread_time()
-        try:
-            request(self._dumps, CT_GET, NLM_F_DUMP, self._sequence, DUMP_ALL)
-        except OSError as error:
-            self._reopen_dumps(error)
-            return
-        self._cost = time.thread_time() - started
+        self._cost = 0.0
+        flags = NLM_F_DUMP | NLM_F_REQUEST
+        self._dumps.ask(pack_message(CT_GET, flags, self._sequence, DUMP_ALL))
 
     def _finish_dump(self) -> None:
         accounting = self._accounting
@@ -249,19 +266,25 @@ class ConntrackReader:
             self._resyncs += 1
             self._lost_before = False
         self._emit(TrafficEnd(accounting.entries, resynced))
-        self._next_dump(max(self._interval, min(self._cost / _DUMP_SHARE, _LONGEST_PAUSE)))
+        self._quiet = 0 if self._news else self._quiet + 1
+        self._news = False
+        self._finished_at = self._loop.time()
+        pause = max(self._interval, min(self._cost / _DUMP_SHARE, _LONGEST_PAUSE))
+        self._next_dump(max(pause, _QUIET_PAUSE) if self._quiet >= _QUIET_DUMPS else pause)
 
     def _next_dump(self, delay: float) -> None:
         self._timer = self._loop.call_later(delay, self._begin_dump)
 
     def _reopen_dumps(self, error: OSError) -> None:
         """Replace a dump socket that failed, since the rest of its dump may never come."""
-        _LOG.error("conntrack: dump failed: %s", error.strerror)
+        _LOG.error("conntrack: dump failed: %s", error.strerror or error)
         self._failed_dumps += 1
         self._dumping = False
+        self._buffers.clear()
         if self._dumps is not None:
-            self._loop.remove_reader(self._dumps.fileno())
             self._dumps.close()
-        self._dumps = open_netlink(NETLINK_NETFILTER)
-        self._loop.add_reader(self._dumps.fileno(), self._on_dump)
+        self._dumps = self._open_dumps()
         self._next_dump(_RETRY_SECONDS)
+
+    def _open_dumps(self) -> DumpReader:
+        return DumpReader(self._loop, NETLINK_NETFILTER, _DUMP_BYTES, self._have_read, self._reopen_dumps)

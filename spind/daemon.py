@@ -108,7 +108,7 @@ class Daemon:
         )
         self._skew = time.time() - self._loop.time()
         self._failed_events = 0
-        self._api = Api(self._engine, self._clock, self._decide, self._status)
+        self._api = Api(self._engine, self._clock, self._decide, self._status, self._hurry)
         self._watch = LoopWatch(self._loop)
         self._neighbours = self._make_neighbours()
         self._neighbours_problem = ""
@@ -296,7 +296,11 @@ class Daemon:
 
     # -- events and commands -------------------------------------------------------------
 
+    def _hurry(self) -> None:
+        self._conntrack.hurry()
+
     def _packet(self, event: PacketSeen) -> Verdict:
+        self._conntrack.hurry()
         verdict = ACCEPT
         for command in self._engine.handle(event, self._clock()):
             if type(command) is Verdict:

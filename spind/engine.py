@@ -60,6 +60,10 @@ REPORT_SECONDS = 1.0
 ANNOUNCE_SECONDS = 30.0
 """A node that has traffic is announced again after this long, for its ``lastseen``."""
 
+CHANGE_SECONDS = 0.9
+"""A node that is known already is announced at most once a second, however often it changes: a site
+gets a host name or address with each query."""
+
 COUNTER_SECONDS = 10.0
 """How often changed counters are published."""
 
@@ -138,7 +142,7 @@ class Engine:
         changed, commands = self._deciders[type(event)](event, now)
         out: list[Command] = []
         for node in changed:
-            self._announce(node, now, out)
+            self._announce(node, now, out, at_once=True)
         return out + commands
 
     def attribution(self, key: ConnKey) -> Attribution | None:
@@ -403,9 +407,13 @@ class Engine:
             out += self._changed_counters()
         return out
 
-    def _announce(self, node: Node, now: float, out: list[Command]) -> None:
+    def _announce(self, node: Node, now: float, out: list[Command], *, at_once: bool = False) -> None:
         """Tell about a node before something mentions it, if there is anything new to tell."""
-        if node.changed or now - node.announced >= ANNOUNCE_SECONDS:
+        age = now - node.announced
+        due = age >= ANNOUNCE_SECONDS or (
+            node.changed and (at_once or not node.announced or age >= CHANGE_SECONDS)
+        )
+        if due:
             node.changed = False
             node.announced = now
             out.append(NodeChanged(node_shape(node)))
@@ -423,7 +431,7 @@ class Engine:
     def _merged(self, out: list[Command], now: float) -> list[Command]:
         for old, new in self.nodes.merged:
             self.flows.rename_node(old.id, new.id, now)
-            self._announce(new, now, out)
+            self._announce(new, now, out, at_once=True)
             out.append(NodeMerged(old.id, new.id))
             out.append(NodeDeleted(old.id))
         self.nodes.merged.clear()
