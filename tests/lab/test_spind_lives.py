@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -66,6 +65,11 @@ def pinging(home: Home, name: str = "plug") -> Iterator[Callable[[], tuple[int, 
     finally:
         stop.set()
         thread.join()
+
+
+def answers(home: Home, name: str) -> bool:
+    ping = ["ping", "-n", "-c", "1", "-W", "1", "198.18.0.40"]
+    return home.lab.device(name).run(ping, check=False).returncode == 0
 
 
 def test_a_name_is_kept_in_uci_and_survives_a_restart(home: Home) -> None:
@@ -188,7 +192,7 @@ def test_stuck_it_lets_traffic_go_on_and_counts_are_right_again_afterwards(home:
         free = load.churn(home.lab, "phone", rate=rate, seconds=seconds)
         os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(1.5)  # what it had in hand when it stopped is what the switch waits for
+            wait_until(lambda: answers(home, "plug"), patient(10), "the dead man's switch to let go")
             stuck = load.churn(home.lab, "phone", rate=rate, seconds=seconds)
         finally:
             os.kill(pid, signal.SIGCONT)
