@@ -39,13 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     run: Callable[[argparse.Namespace], int] = getattr(options, "run", None) or options.func
     try:
-        return run(options)
+        status = run(options)
+        sys.stdout.flush()  # here, where its failure is handled
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain at exit about the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    return status
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:

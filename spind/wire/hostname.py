@@ -22,7 +22,7 @@ _MAX_TEXT: Final = 253  # RFC 1035 2.3.4: 255 bytes on the wire, less the outer 
 # RFC 1123 2.1: letters, digits and inner hyphens; underscores besides, which host names in use
 # have. A last label that is a number is an address in disguise: no top-level domain is one.
 _HOST: Final = re.compile(
-    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*+"
+    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*"
     r"(?!(?:[0-9]+|0x[0-9a-f]*)\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 ).fullmatch
 
