@@ -15,6 +15,9 @@ from spind.lab.patience import patient
 
 pytestmark = pytest.mark.lab
 
+SLOW = min(patient(1), 3)
+"""An emulated machine gets more time for the same things to happen, within reason."""
+
 SAMPLES = Path(__file__).parents[3] / "shared/contract/spin-samples"
 
 
@@ -54,7 +57,7 @@ def covers(ours: Any, recorded: Any, where: str = "") -> None:
 @pytest.mark.vm
 def test_bytes_of_a_whole_home_equal_the_kernels_own(home: Home) -> None:
     with home.counting() as grown:
-        report = traffic.run(home.lab, patient(12))
+        report = traffic.run(home.lab, 12 * SLOW)
         result = grown()
     assert sum(map(len, report.values())) > 20, "the devices did something"
     for key, (kernel, counted) in result.items():
@@ -64,7 +67,7 @@ def test_bytes_of_a_whole_home_equal_the_kernels_own(home: Home) -> None:
 
 @pytest.mark.vm
 def test_names_come_with_their_evidence(home: Home) -> None:
-    traffic.run(home.lab, patient(6), only=("phone", "tv", "camera"))
+    traffic.run(home.lab, 6 * SLOW, only=("phone", "tv", "camera"))
     home.settle()
     sites = {node["id"]: node["domain"] for node in home.pages("list_nodes", kind="site")}
     flows = home.pages("list_flows")
@@ -151,7 +154,7 @@ def test_five_thousand_connections_a_second(home: Home, family: int) -> None:
 def test_messages_have_the_recorded_shapes_and_announce_nodes_first(home: Home) -> None:
     with Listener(home.lab) as listener:
         retained = {topic for _, topic, _, retain in listener.messages if retain}
-        traffic.run(home.lab, patient(5))
+        traffic.run(home.lab, 5 * SLOW)
         home.settle()
         wait_until(lambda: listener.commands("traffic"), patient(10), "a traffic message")
         known: set[int] = set()
