@@ -148,8 +148,8 @@ def say(text: str) -> None:
     print(f"test-vm: {text}", file=sys.stderr, flush=True)
 
 
-def _on_terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt  # the way out that ends the virtual machine
+def _on_terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(signal.Signals(number).name)  # the way out that ends the virtual machine
 
 
 def run_command(options: argparse.Namespace, command: list[str]) -> int:
@@ -221,8 +221,8 @@ def main() -> int:
     except LaneError as error:
         say(str(error))
         return NO_VERDICT
-    except KeyboardInterrupt:
-        say("interrupted; the virtual machine was ended")
+    except KeyboardInterrupt as reason:
+        say(f"interrupted by {str(reason) or 'SIGINT'}; the virtual machine was ended")
         return 128 + signal.SIGINT
 
 
