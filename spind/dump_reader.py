@@ -14,8 +14,8 @@ from socket import socket
 
 from spind.netlink_socket import open_netlink
 
-# Buffers that one turn on the thread reads at most: what waits to be decoded stays below 1 MiB.
-_BUFFERS = 32
+# Buffers that one turn on the thread reads at most: what waits to be decoded stays at half a MiB.
+_BUFFERS = 128
 
 Answer = Callable[[list[bytes], float], None]
 Failure = Callable[[OSError], None]
