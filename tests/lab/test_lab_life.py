@@ -65,6 +65,7 @@ def traces(name: str) -> list[str]:
     return found + [entry.name for entry in runtime.BASE.glob(f"*{name}*")]
 
 
+@pytest.mark.usefixtures("lab")  # the first lab loads kernel modules, which bring sysctls of their own
 def test_nothing_outside_changes(make_lab: Callable[..., Lab]) -> None:
     before = root_namespace()
     lab = make_lab()
