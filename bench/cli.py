@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,62 +78,76 @@ def main(words: list[str] | None = None) -> int:
     if os.geteuid() != 0:
         progress("bench: it makes network namespaces and needs root: use sudo")
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is taken down then, too
-    figures, troubles, busy = measure(rows, settings)
+    signal.signal(signal.SIGTERM, _interrupt)
+    run = Run(settings)
+    try:
+        run.measure(rows)
+    except KeyboardInterrupt:
+        run.troubles.append("the rest: interrupted")
+    order = [row.name for row in rows]
+    run.figures.sort(key=lambda figure: order.index(figure.row))
     render = table.markdown if arguments.markdown else table.plain
-    print(render(figures))
-    print(f"\n{table.closing(figures)}")
+    print(render(run.figures))
+    print(f"\n{table.closing(run.figures)}")
     print(machine.describe().text())
-    for trouble in troubles:
+    for trouble in run.troubles:
         print(f"not measured: {trouble}")
-    if any(share > machine.QUIET for share in busy.values()):
+    if any(share > machine.QUIET for share in run.busy.values()):
         print("the machine was busy with other things: do not trust latencies and ratios (see --json)")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(record(figures, settings, busy, troubles), indent=1) + "\n")
-    return 1 if troubles else 0
+        arguments.json.write_text(json.dumps(run.record(), indent=1) + "\n")
+    return 1 if run.troubles else 0
 
 
-def measure(rows: list[Row], settings: Settings) -> tuple[list[Figure], list[str], dict[str, float]]:
-    """The figures of ``rows``, what could not be measured, and how busy others kept the machine."""
-    figures: list[Figure] = []
-    troubles: list[str] = []
-    busy: dict[str, float] = {}
-    for devices in sorted({row.devices for row in rows}):
-        settings.say(f"building a home of {devices} devices")
-        with Bed(devices) as bed:
-            for row in (one for one in rows if one.devices == devices):
-                share = machine.wait_until_quiet(settings.patience)
-                settings.say(f"{row.name}: {row.what} (others use {share:.0%} of the machine)")
-                started = time.monotonic()
-                try:
-                    found = row.measure(bed, settings)
-                except (LabError, OSError, RuntimeError) as error:
-                    troubles.append(f"{row.name}: {error}")
-                    settings.say(f"  not measured: {error}")
-                    continue
-                finally:
-                    busy[row.name] = max(share, machine.others())
-                for figure in found:
-                    settings.say(f"  {figure.what}: {figure.text()} {figure.verdict}".rstrip())
-                told = f"  in {time.monotonic() - started:.0f} s"
-                settings.say(f"{told}, with others using up to {busy[row.name]:.0%} before and after")
-                figures += found
-    order = [row.name for row in rows]
-    figures.sort(key=lambda figure: order.index(figure.row))
-    return figures, troubles, busy
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends the run as Ctrl-C does: the lab is taken down, and what is measured is shown."""
+    raise KeyboardInterrupt
 
 
-def record(
-    figures: list[Figure], settings: Settings, busy: dict[str, float], troubles: list[str]
-) -> dict[str, Any]:
-    """All of it as plain data."""
-    told = {key: value for key, value in asdict(settings).items() if key != "say"}
-    return {
-        "spind": __version__,
-        "time": int(time.time()),
-        "machine": machine.describe().as_json(),
-        "settings": told,
-        "others_share": busy,
-        "not_measured": troubles,
-        "figures": [figure.as_json() for figure in figures],
-    }
+@dataclass
+class Run:
+    """The figures so far, what could not be measured, and how busy others kept the machine, by row."""
+
+    settings: Settings
+    figures: list[Figure] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    busy: dict[str, float] = field(default_factory=dict)
+
+    def measure(self, rows: list[Row]) -> None:
+        """All of ``rows``, those that share a home together."""
+        for devices in sorted({row.devices for row in rows}):
+            self.settings.say(f"building a home of {devices} devices")
+            with Bed(devices) as bed:
+                for row in (one for one in rows if one.devices == devices):
+                    self._measure(row, bed)
+
+    def _measure(self, row: Row, bed: Bed) -> None:
+        say = self.settings.say
+        share = machine.wait_until_quiet(self.settings.patience)
+        say(f"{row.name}: {row.what} (others use {share:.0%} of the machine)")
+        started = time.monotonic()
+        try:
+            found = row.measure(bed, self.settings)
+        except (LabError, OSError, RuntimeError) as error:
+            self.troubles.append(f"{row.name}: {error}")
+            say(f"  not measured: {error}")
+            return
+        spent = time.monotonic() - started
+        self.busy[row.name] = max(share, machine.others())
+        for figure in found:
+            say(f"  {figure.what}: {figure.text()} {figure.verdict}".rstrip())
+        say(f"  in {spent:.0f} s, with others using up to {self.busy[row.name]:.0%} before and after")
+        self.figures += found
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        told = {key: value for key, value in asdict(self.settings).items() if key != "say"}
+        return {
+            "spind": __version__,
+            "time": int(time.time()),
+            "machine": machine.describe().as_json(),
+            "settings": told,
+            "others_share": self.busy,
+            "not_measured": self.troubles,
+            "figures": [figure.as_json() for figure in self.figures],
+        }
