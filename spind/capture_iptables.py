@@ -6,21 +6,15 @@ begin with ``SPIN_CAPTURE_``, and the jumps to them. Which packets to queue is d
 ``capture_rules``.
 """
 
-import contextlib
-import fcntl
-import importlib
 import os
-import sys
-import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from spind.capture_rules import ALIVE_SECONDS, HEADERS_MAX, HOOKS, CaptureSpec, Rule, capture_rules
+from spind.iptables import entries, families, library, open_table, table_in_use
 
 _PREFIX = "SPIN_CAPTURE_"
-_LOCK_SECONDS = 0.5
+_TABLE = "mangle"
 _ALIVE_LIST = {4: "spin_capture4", 6: "spin_capture6"}
 _ALIVE_FILE = {family: Path("/proc/net/xt_recent", name) for family, name in _ALIVE_LIST.items()}
 _ALIVE_ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a mask, not an address to listen on
@@ -155,8 +149,8 @@ class IptablesRules:
         What a daemon that was killed has left goes with them.
         """
         spec = CaptureSpec("router", ("lo",), 0, 0, 1, watched)
-        for family in _families():
-            with _mangle(family) as table:
+        for family in families():
+            with open_table(_TABLE, family) as table:
                 _remove(table)
                 for rule in render_iptables(capture_rules(spec), spec.done_mark, family):
                     _add(table, rule._replace(chain=_PREFIX + "PROBE", first=False), family)
@@ -165,8 +159,8 @@ class IptablesRules:
     def install(self, spec: CaptureSpec) -> None:
         """Put the rules in, in place of what is there of ours; one transaction a family."""
         self._close()
-        for family in _families():
-            with _mangle(family) as table:
+        for family in families():
+            with open_table(_TABLE, family) as table:
                 _remove(table)
                 for rule in render_iptables(capture_rules(spec), spec.done_mark, family):
                     _add(table, rule, family)
@@ -177,9 +171,9 @@ class IptablesRules:
     def remove(self) -> None:
         """Take our rules out; fine where there are none."""
         self._close()
-        for family in _families():
-            if _table_in_use(family):
-                with _mangle(family) as table:
+        for family in families():
+            if table_in_use(_TABLE, family):
+                with open_table(_TABLE, family) as table:
                     _remove(table)
 
     def beat(self) -> bool:
@@ -199,10 +193,10 @@ class IptablesRules:
 
     def in_place(self) -> bool:
         """Whether our rules still stand last: others may have been appended since."""
-        for family in _families():
-            with _mangle(family, write=False) as table:
+        for family in families():
+            with open_table(_TABLE, family, write=False) as table:
                 for hook in HOOKS:
-                    targets = [name for _entry, name in _entries(table, hook.upper())]
+                    targets = [name for _entry, name in entries(table, hook.upper())]
                     if _PREFIX + hook.upper() in targets[:-1]:
                         return False
         return True
@@ -213,105 +207,14 @@ class IptablesRules:
         Rules that are replaced begin at 0 again.
         """
         asked = let_go = 0
-        for family in _families():
-            with _mangle(family, write=False) as table:
+        for family in families():
+            with open_table(_TABLE, family, write=False) as table:
                 for chain in (_PREFIX + "DNS", _PREFIX + "FIRST"):
                     if table.is_chain(chain):
-                        counts = [entry.counters.pcnt for entry, _target in _entries(table, chain)]
+                        counts = [entry.counters.pcnt for entry, _target in entries(table, chain)]
                         asked += sum(counts[:1])
                         let_go += sum(counts[1:])
         return asked, let_go
-
-
-def _families() -> tuple[int, ...]:
-    return (4, 6) if Path("/proc/net/if_inet6").exists() else (4,)
-
-
-def _library() -> Any:
-    """Import python-iptables: 2 MB, and modprobe, that are not needed where nftables serves."""
-    try:
-        with _without_distutils(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # it forgets to close a pipe
-            return importlib.import_module("iptc")
-    except ImportError as error:
-        raise OSError(f"python-iptables: {error}") from None
-
-
-@contextlib.contextmanager
-def _without_distutils() -> Iterator[None]:
-    """Hide distutils, which python-iptables asks for and is content without.
-
-    Where setuptools is installed, its stand-in for distutils would bring 12 MB along (measured).
-    """
-    hide = "distutils" not in sys.modules
-    modules: dict[str, Any] = sys.modules
-    if hide:
-        modules["distutils"] = None  # makes its import fail, as the import system defines
-    try:
-        yield
-    finally:
-        if hide:
-            del modules["distutils"]
-
-
-def _table_in_use(family: int) -> bool:
-    """Whether the kernel has the table: to look into it would make it, and load the library for it."""
-    names = Path("/proc/net/ip_tables_names" if family == 4 else "/proc/net/ip6_tables_names")
-    try:
-        return "mangle" in names.read_text().split()
-    except OSError:
-        return False  # the kernel has no iptables of the old kind, or nobody has used it
-
-
-@contextlib.contextmanager
-def _mangle(family: int, *, write: bool = True) -> Iterator[Any]:
-    """Read the table ``mangle``; with ``write`` it is put back in one step if nothing was raised."""
-    iptc = _library()
-    with contextlib.ExitStack() as stack:
-        if write:
-            stack.enter_context(_lock())
-        try:
-            table = (iptc.Table if family == 4 else iptc.Table6)("mangle", autocommit=False)
-            table.refresh()
-            stack.callback(table.close)
-            yield table
-            if write:
-                table.commit()
-        except OSError:
-            raise
-        except Exception as error:
-            # Its errors have no common class; the text may end in bytes of libiptc.
-            raise OSError(f"iptables: {error}") from error
-
-
-@contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    """Hold the lock of the iptables tools, which read, change and write whole tables like us."""
-    path = os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock")
-    with Path(path).open("w") as file:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise OSError(f"{path} is held by another program") from None
-                time.sleep(0.005)
-        yield
-
-
-def _entries(table: Any, chain: str) -> list[tuple[Any, str]]:
-    """Rules of a chain as libiptc has them, with their targets' names.
-
-    The library's own rule objects need the plug-in of every match and target in use.
-    """
-    entries = []
-    entry = table.first_rule(chain)
-    while entry:
-        entries.append((entry, (table.get_target(entry) or b"").decode(errors="replace")))
-        entry = table.next_rule(entry)
-    return entries
 
 
 def _remove(table: Any) -> None:
@@ -319,7 +222,7 @@ def _remove(table: Any) -> None:
     for hook in HOOKS:
         # A rule that was deleted takes those that were read with it: read again.
         while (ours := _ours(table, hook.upper())) is not None:
-            chain = _library().Chain(table, hook.upper())
+            chain = library().Chain(table, hook.upper())
             chain.delete_rule(table.create_rule(ours, chain))
     chains = [chain for chain in table.chains if chain.name.startswith(_PREFIX)]
     for chain in chains:
@@ -329,12 +232,12 @@ def _remove(table: Any) -> None:
 
 
 def _ours(table: Any, chain: str) -> Any:
-    return next((entry for entry, target in _entries(table, chain) if target.startswith(_PREFIX)), None)
+    return next((entry for entry, target in entries(table, chain) if target.startswith(_PREFIX)), None)
 
 
 def _add(table: Any, rule: XtRule, family: int) -> None:
     """Append or insert a rule, and create our chains that it mentions."""
-    iptc = _library()
+    iptc = library()
     for name in (rule.chain, rule.target[0]):
         if name.startswith(_PREFIX) and not table.is_chain(name):
             table.create_chain(name)

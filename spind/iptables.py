@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tables of iptables and ip6tables through python-iptables: opened, locked, written in one step.
+
+Owns what every user of these tables needs. Which rules stand there is the business of others.
+"""
+
+import contextlib
+import fcntl
+import importlib
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_LOCK_SECONDS = 0.5
+
+
+def families() -> tuple[int, ...]:
+    """Families of addresses that the kernel has: 4, or 4 and 6."""
+    return (4, 6) if Path("/proc/net/if_inet6").exists() else (4,)
+
+
+def library() -> Any:
+    """Import python-iptables: 2 MB, and modprobe, that are not needed where nftables serves."""
+    try:
+        with _without_distutils(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it forgets to close a pipe
+            return importlib.import_module("iptc")
+    except ImportError as error:
+        raise OSError(f"python-iptables: {error}") from None
+
+
+@contextlib.contextmanager
+def _without_distutils() -> Iterator[None]:
+    """Hide distutils, which python-iptables asks for and is content without.
+
+    Where setuptools is installed, its stand-in for distutils would bring 12 MB along (measured).
+    """
+    hide = "distutils" not in sys.modules
+    modules: dict[str, Any] = sys.modules
+    if hide:
+        modules["distutils"] = None  # makes its import fail, as the import system defines
+    try:
+        yield
+    finally:
+        if hide:
+            del modules["distutils"]
+
+
+def table_in_use(name: str, family: int) -> bool:
+    """Whether the kernel has the table: to look into it would make it, and load the library for it."""
+    listed = Path("/proc/net/ip_tables_names" if family == 4 else "/proc/net/ip6_tables_names")
+    try:
+        return name in listed.read_text().split()
+    except OSError:
+        return False  # the kernel has no iptables of the old kind, or nobody has used it
+
+
+@contextlib.contextmanager
+def open_table(name: str, family: int, *, write: bool = True) -> Iterator[Any]:
+    """Read a table; with ``write`` it is put back in one step if nothing was raised."""
+    iptc = library()
+    with contextlib.ExitStack() as stack:
+        if write:
+            stack.enter_context(_lock())
+        try:
+            table = (iptc.Table if family == 4 else iptc.Table6)(name, autocommit=False)
+            table.refresh()
+            stack.callback(table.close)
+            yield table
+            if write:
+                table.commit()
+        except OSError:
+            raise
+        except Exception as error:
+            # Its errors have no common class; the text may end in bytes of libiptc.
+            raise OSError(f"iptables: {error}") from error
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    """Hold the lock of the iptables tools, which read, change and write whole tables like us."""
+    path = os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock")
+    with Path(path).open("w") as file:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OSError(f"{path} is held by another program") from None
+                time.sleep(0.005)
+        yield
+
+
+def entries(table: Any, chain: str) -> list[tuple[Any, str]]:
+    """Rules of a chain as libiptc has them, with their targets' names.
+
+    The library's own rule objects need the plug-in of every match and target in use.
+    """
+    found = []
+    entry = table.first_rule(chain)
+    while entry:
+        found.append((entry, (table.get_target(entry) or b"").decode(errors="replace")))
+        entry = table.next_rule(entry)
+    return found
