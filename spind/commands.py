@@ -12,14 +12,28 @@ Json = dict[str, object]
 
 
 class Verdict(NamedTuple):
-    """Let the packet of this event go on (or not).
+    """What becomes of the packet of this event: let it go on, or not (``accept``), or one of these.
 
     ``done`` says that nothing more is to be learned from the connection, so that the kernel
     need not queue its packets any longer.
+
+    ``hold`` keeps the packet waiting, for a few seconds at most, after which it is dropped: nothing
+    is decided yet. Later verdicts on packets of the same connection in the same direction settle
+    what is held, in its order and before their own packet: ``done`` lets it go on, ``cut`` and a
+    refusal drop it. A mere ``accept`` leaves it waiting: bare acknowledgements decide nothing.
+
+    ``cut`` has the kernel reset the connection, both ways, and drop whatever else comes of it.
+
+    ``payload`` goes on in place of the packet: a whole IP packet, with all lengths and checksums.
+
+    The first of ``hold``, ``cut``, not ``accept``, ``payload``, ``done`` that is so counts.
     """
 
     accept: bool
-    done: bool
+    done: bool = False
+    cut: bool = False
+    hold: bool = False
+    payload: bytes | None = None
 
 
 class NodeChanged(NamedTuple):

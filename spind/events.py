@@ -16,11 +16,14 @@ class PacketSeen(NamedTuple):
     """A packet of the kind that capture asks for: a connection's first ones, or DNS.
 
     ``mac`` is the sender's MAC where the packet came from the home's side, else ``None``.
+    ``inspect`` says that it goes to an address where some names are blocked: it must not go on
+    before it is known which one its connection is for.
     """
 
     packet: Packet
     mac: Mac | None
     from_lan: bool
+    inspect: bool = False
 
 
 class ConnDelta(NamedTuple):
