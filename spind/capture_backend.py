@@ -3,7 +3,7 @@
 
 Owns the choice between nftables and iptables, the kernel settings that mode ``bridge`` needs, and the
 dead man's switch: while the event loop runs, it is held; when the loop stands still for a second, the
-rules cease to queue packets, whose verdicts would not come. Holding it also tells when somebody has
+rules cease to queue packets, whose verdicts would not come, but for those to be inspected. Holding it also tells when somebody has
 flushed our rules: they are put back.
 """
 
@@ -195,9 +195,12 @@ class CaptureRules:
         return 0, 0
 
     def _queued(self) -> int:
-        """Packets that the queues took since they were bound."""
+        """Packets that the queues took since they were bound, or dropped for want of room."""
         numbers = {self._spec.queue_dns, self._spec.queue_first}
-        return sum(kernel_queue(number).get("queued", 0) for number in numbers)
+        if self._spec.inspect_mark:
+            numbers.add(self._spec.queue_inspect)
+        queues = [kernel_queue(number) for number in numbers]
+        return sum(queue.get("queued", 0) + queue.get("queue_dropped", 0) for queue in queues)
 
     def _see_bridged_packets(self) -> None:
         if not Path("/proc/sys", _BRIDGE_SETTINGS[0]).exists():

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from spind.capture_rules import ALIVE_SECONDS, HEADERS_MAX, HOOKS, CaptureSpec, Rule, capture_rules
 from spind.iptables import entries, families, library, open_table, table_in_use
+from spind.ruleset import Marks
 
 _PREFIX = "SPIN_CAPTURE_"
 _TABLE = "mangle"
@@ -56,29 +57,30 @@ def _xt_words(options: Options) -> list[str]:
     return words
 
 
-def render_iptables(rules: list[Rule], done_mark: int, family: int) -> list[XtRule]:
+def render_iptables(rules: list[Rule], marks: Marks, family: int) -> list[XtRule]:
     """Rules for the table ``mangle`` of iptables (``family`` 4) or ip6tables (6), in order.
 
     The dead man's switch is an entry of a list of the match ``recent``, which the kernel makes one
     for all addresses by a mask of no bits; we refresh it by a write to its file.
     """
-    bit = f"{done_mark:#x}/{done_mark:#x}"
+    ours = marks.done | marks.cut | marks.inspect
+    heads: list[XtRule] = []
     written: list[XtRule] = []
     for rule in rules:
         if rule.action == "remember":
-            done = _PREFIX + "DONE"
+            chain, bit = _PREFIX + rule.marked.upper(), _bit(marks, rule.marked)
+            heads.append(XtRule(rule.chain.upper(), (chain, ()), (("mark", (("mark", bit),)),), first=True))
             written += [
-                XtRule("FORWARD", (done, ()), (("mark", (("mark", bit),)),), first=True),
-                XtRule(done, ("CONNMARK", (("set-xmark", bit),))),
-                XtRule(done, ("MARK", (("set-xmark", f"0x0/{done_mark:#x}"),))),
-                XtRule(done, ("ACCEPT", ())),
+                XtRule(chain, ("CONNMARK", (("set-xmark", bit),))),
+                XtRule(chain, ("MARK", (("set-xmark", f"0x0/{ours:#x}"),))),
+                XtRule(chain, ("ACCEPT", ())),
             ]
             continue
         written.append(
             XtRule(
                 _PREFIX + rule.chain.upper(),
                 _xt_target(rule),
-                tuple(_xt_matches(rule, bit, family)),
+                tuple(_xt_matches(rule, marks, family)),
                 rule.incoming.replace(" ", ""),
                 rule.outgoing.replace(" ", ""),
                 rule.protocol,
@@ -89,7 +91,12 @@ def render_iptables(rules: list[Rule], done_mark: int, family: int) -> list[XtRu
         for hook in HOOKS
         if any(rule.chain == hook and rule.action != "remember" for rule in rules)
     ]
-    return written
+    return heads[::-1] + written  # each is put before those that are there
+
+
+def _bit(marks: Marks, name: str) -> str:
+    mask: int = getattr(marks, name)
+    return f"{mask:#x}/{mask:#x}"
 
 
 def _xt_target(rule: Rule) -> tuple[str, Options]:
@@ -100,7 +107,7 @@ def _xt_target(rule: Rule) -> tuple[str, Options]:
     return _PREFIX + rule.target.upper(), ()
 
 
-def _xt_matches(rule: Rule, bit: str, family: int) -> list[tuple[str, Options]]:
+def _xt_matches(rule: Rule, marks: Marks, family: int) -> list[tuple[str, Options]]:
     matches: list[tuple[str, Options]] = []
     transport: list[tuple[str, str]] = []
     if rule.destination_port:
@@ -122,7 +129,9 @@ def _xt_matches(rule: Rule, bit: str, family: int) -> list[tuple[str, Options]]:
         options = (("connbytes", f"1:{last}"), ("connbytes-dir", which), ("connbytes-mode", "packets"))
         matches.append(("connbytes", options))
     if rule.done:
-        matches.append(("connmark", (("mark", bit),)))
+        matches.append(("connmark", (("mark", _bit(marks, "done")),)))
+    if rule.marked:
+        matches.append(("mark", (("mark", _bit(marks, rule.marked)),)))
     if rule.alive:
         alive = (
             ("rcheck", ""),
@@ -152,7 +161,7 @@ class IptablesRules:
         for family in families():
             with open_table(_TABLE, family) as table:
                 _remove(table)
-                for rule in render_iptables(capture_rules(spec), spec.done_mark, family):
+                for rule in render_iptables(capture_rules(spec), spec.marks, family):
                     _add(table, rule._replace(chain=_PREFIX + "PROBE", first=False), family)
         self.remove()
 
@@ -162,7 +171,7 @@ class IptablesRules:
         for family in families():
             with open_table(_TABLE, family) as table:
                 _remove(table)
-                for rule in render_iptables(capture_rules(spec), spec.done_mark, family):
+                for rule in render_iptables(capture_rules(spec), spec.marks, family):
                     _add(table, rule, family)
             if spec.watched:
                 descriptor = os.open(_ALIVE_FILE[family], os.O_WRONLY | os.O_CLOEXEC)
@@ -209,7 +218,7 @@ class IptablesRules:
         asked = let_go = 0
         for family in families():
             with open_table(_TABLE, family, write=False) as table:
-                for chain in (_PREFIX + "DNS", _PREFIX + "FIRST"):
+                for chain in (_PREFIX + "DNS", _PREFIX + "FIRST", _PREFIX + "INSPECT"):
                     if table.is_chain(chain):
                         counts = [entry.counters.pcnt for entry, _target in entries(table, chain)]
                         asked += sum(counts[:1])

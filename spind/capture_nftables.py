@@ -7,9 +7,11 @@ that table are none of its business. Which packets to queue is decided in ``capt
 
 import socket
 import subprocess
+from itertools import pairwise
 
 from spind.capture_rules import ALIVE_SECONDS, HEADERS_MAX, NOT_LOOPBACK, CaptureSpec, Rule, capture_rules
 from spind.netlink_socket import NETLINK_NETFILTER, open_netlink, request
+from spind.ruleset import Marks
 from spind.wire.errors import WireError
 from spind.wire.nftables import NFT_MSG_GETOBJ, counter_request, parse_counter
 
@@ -24,22 +26,29 @@ _ALIVE_PORT = 9  # discard
 _SO_MARK = 36
 _TIMEOUT = 20  # seconds that nft may take; it waits for other transactions
 
-# All chains that we ever make; base chains with their hook. Priority mangle (-150) is after
-# conntrack and before the filter rules of fw4 and of people.
-_BASE = {"forward": "forward", "input": "input", "output": "output", "alive": "output"}
-_CHAINS = (*_BASE, "through", "arriving", "leaving", "dns", "first")
+# All chains that we ever make; base chains with their hook and priority. -149 is after conntrack,
+# before the filter rules of fw4 and of people, and one behind table mangle of iptables (-150): there
+# blocking by iptables sets the bit for inspection, while capture may be by nftables. A beat comes by
+# before anything looks at its mark.
+_BASE = {
+    "forward": "hook forward priority -149",
+    "input": "hook input priority -149",
+    "output": "hook output priority -149",
+    "alive": "hook output priority -150",
+}
+_CHAINS = (*_BASE, "through", "arriving", "leaving", "inspect", "dns", "first")
 
 
 def render_nftables(
-    rules: list[Rule], done_mark: int, *, there: frozenset[str] = frozenset(), table: str = TABLE
+    rules: list[Rule], marks: Marks, *, there: frozenset[str] = frozenset(), table: str = TABLE
 ) -> str:
     """Commands for ``nft -f``, one transaction. ``there`` are our chains that the kernel has by now.
 
     Chains that are needed again are emptied and kept: when a base chain goes, the kernel drops all
     packets that wait in any queue (``nf_queue_nf_hook_drop``).
 
-    The dead man's switch is an element of a set. A packet of ours on loopback, with ``done_mark``,
-    refreshes it, since that takes microseconds and no transaction.
+    The dead man's switch is an element of a set. A packet of ours on loopback, with the bit
+    *done*, refreshes it, since that takes microseconds and no transaction.
     """
     needed = {rule.chain for rule in rules} | {rule.target for rule in rules if rule.target}
     watched = any(rule.alive for rule in rules)
@@ -52,12 +61,12 @@ def render_nftables(
     lines += [f"flush chain {table} capture_{chain}" for chain in _CHAINS if chain in needed | there]
     lines += [f"delete chain {table} capture_{chain}" for chain in _CHAINS if chain in there - needed]
     if watched:
-        bit = f"{done_mark:#010x}"
+        bit = f"{marks.done:#010x}"
         lines.append(
             f'add rule {table} capture_alive oifname "lo" meta mark & {bit} == {bit} udp dport {_ALIVE_PORT} '
             f"update @{_ALIVE_SET} {{ meta mark & 0x0 timeout {ALIVE_SECONDS}s }} drop"
         )
-    lines += [f"add rule {table} capture_{rule.chain} {_nft_rule(rule, done_mark)}" for rule in rules]
+    lines += [f"add rule {table} capture_{rule.chain} {_nft_rule(rule, marks)}" for rule in rules]
     return "\n".join(lines) + "\n"
 
 
@@ -73,14 +82,15 @@ def render_removal(there: frozenset[str], table: str = TABLE) -> str:
 
 
 def _nft_chain(table: str, chain: str) -> str:
-    hook = _BASE.get(chain) if table == TABLE else None
-    if hook is None:
+    base = _BASE.get(chain) if table == TABLE else None
+    if base is None:
         return f"add chain {table} capture_{chain}"
-    return f"add chain {table} capture_{chain} {{ type filter hook {hook} priority mangle; policy accept; }}"
+    return f"add chain {table} capture_{chain} {{ type filter {base}; policy accept; }}"
 
 
-def _nft_rule(rule: Rule, done_mark: int) -> str:
-    bit = f"{done_mark:#010x}"
+def _nft_rule(rule: Rule, marks: Marks) -> str:
+    done = f"{marks.done:#010x}"
+    bit = f"{getattr(marks, rule.marked):#010x}" if rule.marked else ""
     words: list[str] = []
     for field, name in (("iifname", rule.incoming), ("oifname", rule.outgoing)):
         if name == NOT_LOOPBACK:
@@ -106,13 +116,13 @@ def _nft_rule(rule: Rule, done_mark: int) -> str:
         # From 1: a connection without counters has 0, and would match for ever.
         words.append(f"ct {'original ' if which == 'original' else ''}packets 1-{last}")
     if rule.done:
-        words.append(f"ct mark & {bit} == {bit}")
+        words.append(f"ct mark & {done} == {done}")
     if rule.marked:
         words.append(f"meta mark & {bit} == {bit}")
     if rule.alive:
         words.append(f"meta mark & 0x0 @{_ALIVE_SET}")
     if rule.action == "remember":
-        others = f"{done_mark ^ 0xFFFFFFFF:#010x}"
+        others = f"{(marks.done | marks.cut | marks.inspect) ^ 0xFFFFFFFF:#010x}"
         words.append(f"ct mark set ct mark | {bit} meta mark set meta mark & {others} accept")
     elif rule.action == "queue":
         words.append(f"counter name {_ASKED} queue num {rule.queue} bypass")
@@ -140,12 +150,16 @@ class NftablesRules:
         finds depends on its version. No chain of that table has a hook.
         """
         spec = CaptureSpec("router", ("lo",), 0, 0, 1, watched)
-        text = render_nftables(capture_rules(spec), spec.done_mark, table=_PROBE_TABLE)
+        text = render_nftables(capture_rules(spec), spec.marks, table=_PROBE_TABLE)
         _nft(text + f"delete table {_PROBE_TABLE}\n")
 
     def install(self, spec: CaptureSpec) -> None:
         """Put the rules in, in place of what is there of ours."""
-        _nft(render_nftables(capture_rules(spec), spec.done_mark, there=_chains_there()))
+        listed = _table_lines()
+        if not _rightly_hooked(listed):  # by another version; the kernel moves no chain
+            _nft(render_removal(_chains(listed)))
+            listed = []
+        _nft(render_nftables(capture_rules(spec), spec.marks, there=_chains(listed)))
         self._close()
         if spec.watched:
             # The mark is what makes a packet a beat, and setting one takes CAP_NET_ADMIN.
@@ -156,9 +170,10 @@ class NftablesRules:
     def remove(self) -> None:
         """Take our rules out, and the table if nothing else is in it; fine where there are none."""
         self._close()
-        if not _table_lines():
+        listed = _table_lines()
+        if not listed:
             return
-        _nft(render_removal(_chains_there()))
+        _nft(render_removal(_chains(listed)))
         if len(_table_lines()) <= 2:  # its name, and a brace
             _nft(f"delete table {TABLE}\n")
 
@@ -203,17 +218,30 @@ def _table_lines() -> list[str]:
     return _nft(f"list table {TABLE}\n").splitlines() if f"table {TABLE}" in tables else []
 
 
-def _chains_there() -> frozenset[str]:
-    words = (line.split() for line in _table_lines())
+def _chains(listed: list[str]) -> frozenset[str]:
+    """Which of our chains are in a listing."""
+    words = (line.split() for line in listed)
     names = {line[1].removeprefix("capture_") for line in words if line[:1] == ["chain"]}
     return frozenset(names & set(_CHAINS))
 
 
+def _rightly_hooked(listed: list[str]) -> bool:
+    """Whether those of our base chains that are in a listing are hooked where we would hook them."""
+    lines = [line.strip() for line in listed]
+    ours = {f"chain capture_{chain} {{": f"type filter {base};" for chain, base in _BASE.items()}
+    return all(following.startswith(ours[line]) for line, following in pairwise(lines) if line in ours)
+
+
 def _nft(text: str) -> str:
-    """Run one transaction and return what ``nft`` prints."""
+    """Run one transaction and return what ``nft`` prints, priorities as numbers."""
     try:
         done = subprocess.run(
-            ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+            ["nft", "-y", "-f", "-"],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise OSError("nft takes too long") from None

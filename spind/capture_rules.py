@@ -13,6 +13,9 @@ What is queued, on the home's interfaces only:
    answers is never: so :data:`NEW_PACKETS` bounds it.
 3. What a client sends first over TCP (ClientHello, HTTP request), until the connection's mark says
    *done*, at most its first :data:`CLIENT_PACKETS` packets.
+4. With an ``inspect_mark``: before all that, packets that carry it, forwarded and in mode ``local``
+   sent by this machine. The blocking rules, which come before, set that bit on what must not pass
+   before Python has seen which name it is for.
 
 All of it can only hand packets to us or leave them alone. There is no accept that ends the judgement
 of anybody's rules: in nftables a base chain's accept goes on to the next base chain; our iptables
@@ -22,15 +25,25 @@ rules stand last in their built-in chain, where to accept is what the chain woul
 *Done* travels like this. The verdict sets the bit in the packet's mark and says repeat: the packet
 enters the same hook again. There the first rule takes the bit from the packet, sets it in the
 connection's mark, and accepts. So nobody else ever sees the bit on a packet. All other bits of both
-marks stay as they are. In LOCAL_OUT the kernel would route a packet with a changed mark again, so
-that there, in mode ``local``, the bit is not used and :data:`LOCAL_CLIENT_PACKETS` bounds the work.
+marks stay as they are. *Cut* travels in the same way, up to the blocking rules that come later and
+reset the connection. In LOCAL_OUT the kernel routes a packet with a changed mark again. There, in
+mode ``local``, only inspection uses the bits, since it must; for the rest
+:data:`LOCAL_CLIENT_PACKETS` bounds the work.
+
+*Inspect* is taken from the packet by its verdict. It stays on packets that no verdict is given for,
+because nobody has the queue: ``bypass`` continues, it cannot change. The bit means nothing to anybody
+else, and it is not kept with the connection.
 
 *Alive*: rules queue only while a dead man's switch is held, which a stopped daemon lets go after a
-second (``capture_alive``), so that not even a queue's length of packets is held up for long.
+second (``capture_alive``), so that not even a queue's length of packets is held up for long. Inspection
+does not depend on it: what is to be inspected waits as long as a stopped daemon has the queue, and
+passes only when nobody has it.
 """
 
 import re
 from typing import NamedTuple
+
+from spind.ruleset import Marks
 
 NEW_PACKETS = 3
 """Packets of an unanswered connection: the first, and two more should that one be lost."""
@@ -62,7 +75,9 @@ class CaptureSpec(NamedTuple):
 
     ``interfaces`` are the home's; none of them in mode ``local`` means all but loopback. In mode
     ``bridge`` they are bridges, since the rules see packets there, not at a bridge's ports.
-    ``done_mark`` is one bit. ``watched`` makes the rules depend on the dead man's switch.
+    ``done_mark``, ``cut_mark`` and ``inspect_mark`` are one bit each, 0 where that is not wanted.
+    ``watched`` makes the rules depend on the dead man's switch. ``queue_inspect`` counts where
+    there is an ``inspect_mark``, and is nobody else's: the other queues let pass what finds no room.
     """
 
     mode: str
@@ -71,6 +86,14 @@ class CaptureSpec(NamedTuple):
     queue_first: int
     done_mark: int
     watched: bool = True
+    queue_inspect: int = 0
+    cut_mark: int = 0
+    inspect_mark: int = 0
+
+    @property
+    def marks(self) -> Marks:
+        """The bits."""
+        return Marks(self.done_mark, self.cut_mark, self.inspect_mark)
 
 
 class Rule(NamedTuple):
@@ -78,8 +101,10 @@ class Rule(NamedTuple):
 
     ``chain`` and the target of ``jump`` are names of our chains, without prefix. ``packets`` is
     (``original`` or ``both``, the last packet of the connection that matches, counted from 1).
-    ``payload`` is ``push`` or ``long``. ``action`` is ``jump``, ``queue``, ``remember`` (take *done*
-    from the packet to the connection, and accept), ``return``, ``pass`` (return, and be counted).
+    ``payload`` is ``push`` or ``long``. ``done`` looks at the connection's mark, ``marked`` at the
+    packet's: it is the bit's name in :class:`~spind.ruleset.Marks`. ``action`` is ``jump``, ``queue``,
+    ``remember`` (take the bit ``marked`` from the packet, where none of ours stays, to the connection,
+    and accept), ``return``, ``pass`` (return, and be counted).
     """
 
     chain: str
@@ -96,7 +121,7 @@ class Rule(NamedTuple):
     original: bool = False
     packets: tuple[str, int] | None = None
     done: bool = False
-    marked: bool = False
+    marked: str = ""
     alive: bool = False
 
 
@@ -112,30 +137,56 @@ def one_bit(mask: int) -> int:
     return mask & -mask
 
 
+def bits(mask: int) -> Marks:
+    """Return the three lowest bits of ``ctmark_mask``; ``ValueError`` where it has fewer."""
+    found: list[int] = []
+    while mask and len(found) < 3:
+        found.append(one_bit(mask))
+        mask ^= found[-1]
+    if len(found) < 3:
+        raise ValueError(f"the mask for marks needs three bits, and has {len(found)}")
+    return Marks(*found)
+
+
 def capture_rules(spec: CaptureSpec) -> list[Rule]:
     """Rules in order. ``ValueError`` for an interface name that no interface can have."""
     for name in spec.interfaces:
         if not _INTERFACE.fullmatch(name):
             raise ValueError(f"not an interface name: {name!r}")
+    if spec.inspect_mark and spec.queue_inspect in (spec.queue_dns, spec.queue_first):
+        raise ValueError(f"queue {spec.queue_inspect} cannot serve inspection and something else")
     interfaces = spec.interfaces or ((NOT_LOOPBACK,) if spec.mode == "local" else ())
     rules: list[Rule] = []
     if spec.mode != "local":
-        rules.append(Rule("forward", "remember", marked=True))
+        rules += _marked("forward", spec)
         for name in interfaces:
             rules.append(Rule("forward", "jump", "through", incoming=name))
             rules.append(Rule("forward", "jump", "through", outgoing=name))
         rules.append(Rule("through", "return", done=True))
         rules += [*_dns("through"), _new("through"), *_client("through", CLIENT_PACKETS)]
+    elif spec.inspect_mark:
+        rules += _marked("output", spec)
     for name in interfaces:
         rules.append(Rule("input", "jump", "arriving", incoming=name))
         rules.append(Rule("output", "jump", "leaving", outgoing=name))
     rules += [*_dns("arriving"), _new("arriving"), *_dns("leaving")]
     if spec.mode == "local":
         rules += [_new("leaving"), *_client("leaving", LOCAL_CLIENT_PACKETS)]
+    if spec.inspect_mark:
+        rules.append(Rule("inspect", "queue", queue=spec.queue_inspect))
     for chain, queue in (("dns", spec.queue_dns), ("first", spec.queue_first)):
         rules.append(Rule(chain, "queue", queue=queue, alive=spec.watched))
         if spec.watched:
             rules.append(Rule(chain, "pass"))  # what gets here while the switch is let go, counted
+    return rules
+
+
+def _marked(chain: str, spec: CaptureSpec) -> list[Rule]:
+    rules = [Rule(chain, "remember", marked="done")]
+    if spec.cut_mark:
+        rules.insert(0, Rule(chain, "remember", marked="cut"))
+    if spec.inspect_mark:
+        rules.append(Rule(chain, "jump", "inspect", marked="inspect"))
     return rules
 
 
