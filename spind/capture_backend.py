@@ -3,8 +3,8 @@
 
 Owns the choice between nftables and iptables, the kernel settings that mode ``bridge`` needs, and the
 dead man's switch: while the event loop runs, it is held; when the loop stands still for a second, the
-rules cease to queue packets, whose verdicts would not come, but for those to be inspected. Holding it also tells when somebody has
-flushed our rules: they are put back.
+rules cease to queue packets, whose verdicts would not come (but for those to be inspected). Holding
+it also tells when somebody has flushed our rules: they are put back.
 """
 
 import contextlib

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from spind.capture import _SLICE_PACKETS, _SlicedSocket
+from spind.capture_socket import _SLICE_PACKETS, SlicedSocket
 from spind.wire.netlink import pack_message
 
 PACKET, CONFIG = 0x300, 0x302
@@ -19,7 +19,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.ours = _SlicedSocket(ours)
+        self.ours = SlicedSocket(ours)
 
     def close(self) -> None:
         self.kernel.close()
@@ -52,7 +52,7 @@ def packet(number: int) -> bytes:
 
 
 def test_slices_are_bounded_and_nothing_is_lost(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spind.capture._SLICE_SECONDS", 60.0)
+    monkeypatch.setattr("spind.capture_socket._SLICE_SECONDS", 60.0)
     wanted = [packet(number) for number in range(_SLICE_PACKETS + 10)]
     for data in wanted:
         pair.kernel.send(data)
@@ -64,7 +64,7 @@ def test_slices_are_bounded_and_nothing_is_lost(pair: Pair, monkeypatch: pytest.
 
 
 def test_slices_are_bounded_in_time(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spind.capture._SLICE_SECONDS", -1.0)
+    monkeypatch.setattr("spind.capture_socket._SLICE_SECONDS", -1.0)
     pair.kernel.send(packet(1))
     assert pair.slice() == []
     assert not pair.ours.empty
@@ -103,7 +103,7 @@ def test_overflows_are_counted_and_read_on(pair: Pair, monkeypatch: pytest.Monke
                 raise OSError(errno.ENOBUFS, "no room")
             return packet(1)
 
-    sliced = _SlicedSocket(Full())
+    sliced = SlicedSocket(Full())
     sliced.begin_slice()
     assert sliced.recv(4096) == packet(1)
     assert sliced.overflows == 2
