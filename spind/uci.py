@@ -13,15 +13,15 @@ UTF-8 are kept, as lone surrogates (``decode`` and ``encode``).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
-MAX_BYTES = 1 << 20
-"""Size of a file. A gateway's real ones have some kilobytes."""
+MAX_BYTES = 8 << 20
+"""Size of a file. A gateway's real ones have some kilobytes; 20,000 rules with long comments have 7 MiB."""
 
-MAX_SECTIONS = 10_000
-"""Sections in a file; one per device, rule and profile."""
+MAX_SECTIONS = 40_000
+"""Sections in a file; one per device, site, rule and profile."""
 
 Value = str | list[str]
 """An ``option``'s value, or a ``list``'s values."""
@@ -31,9 +31,19 @@ _PLAIN = re.compile(r"""[^ \t\n\v\f\r'"#;\\]+""")
 _IN_DOUBLE_QUOTES = re.compile(r'[^"\\]*')
 _NOT_SPACE = re.compile(r"[^ \t\n\v\f\r]")
 _COMMAND = re.compile(r"([ \t]*)([^ \t]+)([ \t]?)")  # strtok(…, " \t") does not stop at newlines
+_USUAL = re.compile(
+    r"""[ \t]*(?:
+        (?:
+            (option|list)[ \t]+([A-Za-z0-9_]+)(?:[ \t]+('[^'\n]*'|[A-Za-z0-9_.:/-]+))?
+            |(config)[ \t]+([A-Za-z0-9_-]+)(?:[ \t]+('[A-Za-z0-9_]+'|[A-Za-z0-9_]+))?
+        )[ \t]*|\#[^\n]*
+    )?\n""",
+    re.VERBOSE,
+)  # lines as nearly all are: a statement and nothing else, a comment, or nothing
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _TYPE = re.compile(r"[!-~]+")
 _PACKAGE = re.compile(r"[A-Za-z0-9_-]+")
+_GENERATED = re.compile(r"cfg[0-9a-f]{6,}")
 _KINDS = {kind[:n]: kind for kind in ("package", "config", "option", "list") for n in (1, len(kind))}
 
 
@@ -129,7 +139,7 @@ def parse(text: str, name: str = "config") -> Package:
 
     A ``package`` statement is checked and otherwise ignored, as libuci does for a single file.
     """
-    return scan(text, name)[0]
+    return _read(text, name, lambda _: None)
 
 
 def dump(package: Package, *, header: bool = False) -> str:
@@ -150,9 +160,36 @@ def dump(package: Package, *, header: bool = False) -> str:
 
 def scan(text: str, name: str = "config") -> tuple[Package, list[Statement]]:
     """Like ``parse``, with the statements and their places, for those who change text."""
+    statements: list[Statement] = []
+    return _read(text, name, statements.append), statements
+
+
+def outline(text: str) -> tuple[Package, list[int] | None]:
+    """Like ``parse``, with the offset of the line where each section begins.
+
+    ``None`` in place of the offsets where the text does not fall apart into its sections: one is
+    opened twice, begins in the middle of a line, or has a name as libuci generates them.
+    """
+    starts: list[int] = []
+    whole = False
+    last = -1
+
+    def see(statement: Statement) -> None:
+        nonlocal whole, last
+        if statement.kind == "config":
+            whole |= statement.line_start == last or statement.section < len(starts)
+            whole |= _GENERATED.fullmatch(statement.value.value) is not None
+            starts.append(statement.line_start)
+        last = statement.line_start
+
+    package = _read(text, "config", see)
+    return package, None if whole else starts
+
+
+def _read(text: str, name: str, see: Callable[[Statement], None]) -> Package:
+    """The package, each statement being shown to ``see`` (before its ``line_stop`` is known)."""
     _check_text(text)
     package = Package(name)
-    statements: list[Statement] = []
     by_name: dict[str, int] = {}
     scanner = _Scanner(text)
     current = -1
@@ -162,8 +199,8 @@ def scan(text: str, name: str = "config") -> tuple[Package, list[Statement]]:
         elif statement.kind != "package":
             _add_value(package.sections[current], statement, scanner.line)
         statement.section = current
-        statements.append(statement)
-    return package, statements
+        see(statement)
+    return package
 
 
 def _check_text(text: str) -> None:
@@ -244,6 +281,13 @@ class _Scanner:
             self.pos = self._begin = self.following
             self._skipped = 0
             self._since = self.line + 1
+            usual = _USUAL.match(self.text, self.pos)
+            if usual is not None and (self._opened or not usual[1]):
+                self.line += 1
+                self.pos = self.end = self.following = usual.end()
+                if usual.lastindex is not None:
+                    yield self._usual_statement(usual)
+                continue
             self._pull()
             self._skip_space()
             on_this_line = []
@@ -257,6 +301,20 @@ class _Scanner:
         """Raise ``UciError`` for the current position."""
         byte = len(encode(self.text[self._begin : self.pos])) - self._skipped
         raise UciError(reason, self.line, byte, self._since)
+
+    def _usual_statement(self, usual: re.Match[str]) -> Statement:
+        first = 1 if usual[1] else 4
+        self._opened = True
+        start, stop = usual.span(first + 2)
+        if start < 0:  # no value is an empty one at the end of the line
+            value = Word("", self.pos, self.pos)
+            stop = usual.end(first + 1)
+        elif self.text[start] == "'":
+            value = Word(self.text[start + 1 : stop - 1], start, stop)
+        else:
+            value = Word(usual[first + 2], start, stop)
+        kind, name = usual[first], usual[first + 1]
+        return Statement(kind, name, value, -1, usual.start(first), stop, self._begin, self.following)
 
     def _pull(self) -> None:
         """Make the next line, if there is one, a part of the current one."""

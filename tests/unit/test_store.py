@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from uci_binary import UCI
 
-from spind import store as store_module
+from spind import atomic, uci_file
 from spind.config import OPTIONS, Config
-from spind.store import StateFile, Store, StoreError
+from spind.store import STATE_BYTES, StateFile, Store, StoreError
 from spind.uci import MAX_BYTES, parse
 
 ROOT = Path(__file__).parent.parent.parent
@@ -222,29 +222,29 @@ def test_what_others_wrote_since_is_kept(store, path):
 def test_a_change_in_the_middle_of_ours_is_kept(store, path, monkeypatch):
     """An editor that takes no lock writes between our reading and our writing."""
     others = iter(["192.0.2.50", "192.0.2.51"])
-    real = store_module._write
+    real = atomic._fill
 
-    def write(fd, data, like):
-        real(fd, data, like)
+    def write(fd, *arguments):
+        real(fd, *arguments)
         for address in others:
             path.write_text(TEXT.replace("192.0.2.1'", f"{address}'"))
             break
 
-    monkeypatch.setattr(store_module, "_write", write)
+    monkeypatch.setattr(atomic, "_fill", write)
     store.save_device("02:00:00:00:00:01", "Drucker", ignore=False)
     assert path.read_text() == TEXT.replace("192.0.2.1'", "192.0.2.51'").replace("'Printer'", "'Drucker'")
     assert leftovers(path) == []
 
 
 def test_a_file_that_never_rests_is_given_up(store, path, monkeypatch):
-    real = store_module._write
+    real = atomic._fill
     count = iter(range(1000))
 
-    def write(fd, data, like):
-        real(fd, data, like)
+    def write(fd, *arguments):
+        real(fd, *arguments)
         path.write_text(TEXT + "#" * next(count))
 
-    monkeypatch.setattr(store_module, "_write", write)
+    monkeypatch.setattr(atomic, "_fill", write)
     with pytest.raises(StoreError, match="keep changing"):
         store.save_device("02:00:00:00:00:01", "Drucker", ignore=False)
     assert "Drucker" not in path.read_text()
@@ -282,7 +282,7 @@ def test_a_lock_is_waited_for(store, path):
 
 
 def test_a_lock_that_stays_is_given_up(store, path, monkeypatch):
-    monkeypatch.setattr(store_module, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(uci_file, "LOCK_SECONDS", 0.1)
     with path.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(StoreError, match="lock"):
@@ -458,8 +458,8 @@ def test_state_of_as_many_devices_as_there_may_be(tmp_path):
 
 def test_state_that_is_too_large_is_told_and_replaced(tmp_path):
     state = StateFile(str(tmp_path))
-    state.path.write_bytes(b" " * (MAX_BYTES + 1))
-    assert state.load() == ({}, f"cannot read {state.path}: larger than {MAX_BYTES} bytes")
+    state.path.write_bytes(b" " * (STATE_BYTES + 1))
+    assert state.load() == ({}, f"cannot read {state.path}: larger than {STATE_BYTES} bytes")
     state.save(IDS)
     assert state.load() == (IDS, "")
 
