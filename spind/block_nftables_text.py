@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The block rules as text for ``nft -f``: one transaction to what a ruleset wants from what is there.
+
+Owns the chains, sets, maps and counters of table ``inet spin`` whose names begin with ``block_``,
+and table ``bridge spin``. Pure. What the rules mean is said in ``ruleset``, how sets are laid out in
+``block_nftables_sets``.
+
+The way of a forwarded packet of a device, in brackets what is looked up::
+
+    block_forward    [interface] -> block_up, then [interface] -> block_down
+    block_up         [MAC] -> block_mac_CLASS, [address] -> block_up4_CLASS, else block_up4_all
+    block_mac_CLASS  block_up4_CLASS, and then [address] as above
+    block_up4_CLASS  one rule a step: return, block_inspect or block_refuse_up
+
+A chain has the steps for one family and one direction, so that no packet meets a rule that is not
+for it. Nothing here ends the judgement of other rules: who is not refused returns, and the policy
+of a base chain goes on to the next.
+"""
+
+import re
+
+from spind.block_nftables_sets import (
+    FAMILIES,
+    MAC_CLASSES,
+    Declaration,
+    address_classes,
+    address_element,
+    by_kernel_set,
+    class_chain,
+    declarations,
+    element_text,
+    kernel_set,
+    mac_chain,
+    mac_element,
+    map_declarations,
+)
+from spind.block_nftables_table import SetWanted, TableWanted, There, transaction
+from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, Mac, format_mac
+from spind.ruleset import EVERYBODY, Action, Placement, Ruleset, Shape, Step
+
+TABLE = "inet spin"
+BRIDGE_TABLE = "bridge spin"
+PREFIX = "block_"
+REFUSED_UP, REFUSED_DOWN, CUT, BETWEEN = "block_up", "block_down", "block_cut", "block_between"
+"""Counters, which outlive the rules: refused up and down, of connections that are cut, on a bridge."""
+
+PRIORITY = -160
+"""Before the capture rules at mangle (-150), after conntrack (-200), which puts fragments together."""
+CUT_PRIORITY = -140
+"""After them: they take the mark that cuts from the packet to its connection."""
+
+REPORTS = "limit rate 20/second burst 100 packets"
+ANSWERS = "100/second burst 200 packets"
+
+_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,20}")
+
+# Bridged, requests for an address and for neighbours are forwarded, between exactly these ports.
+_ALWAYS = "udp dport { 67, 68, 546, 547 } return", "icmpv6 type 133-137 return"
+_ALWAYS_BRIDGED = (
+    "udp sport . udp dport { 68 . 67, 67 . 67, 67 . 68, 546 . 547, 547 . 546 } return",
+    _ALWAYS[1],
+)
+# What our own rules answer with: without these, a device that is blocked would wait for a time-out.
+_ANSWERS_PASS = (
+    "tcp flags & rst == rst return",
+    "icmp type destination-unreachable icmp code admin-prohibited return",
+    "icmpv6 type destination-unreachable icmpv6 code admin-prohibited return",
+)
+
+
+def render(
+    ruleset: Ruleset,
+    there: There | None = None,
+    known: Ruleset | None = None,
+    *,
+    table: str = TABLE,
+) -> str:
+    """Commands that leave exactly the rules of ``ruleset`` in the table, of what is ours.
+
+    ``there`` is what the kernel has. ``known`` is a ruleset whose elements the kernel is known to
+    have: only what differs is sent. ``ValueError`` for what cannot be said: names that no interface
+    has, names that are not plain, marks that are not one bit.
+    """
+    there = there or There()
+    return transaction(_inet(ruleset, there, known, table), there)
+
+
+def render_bridge(
+    ruleset: Ruleset, there: There | None = None, known: Ruleset | None = None, *, table: str = BRIDGE_TABLE
+) -> str:
+    """The same for the table of bridged frames; nothing where there is nothing to say.
+
+    ``there`` is ``None`` where the kernel has no such table.
+    """
+    if not (ruleset.isolated or ruleset.apart or ruleset.together):
+        return f"delete table {table}\n" if there is not None else ""
+    there = there or There()
+    return transaction(_bridge(ruleset, there, known, table), there)
+
+
+def render_removal(there: There, table: str = TABLE) -> str:
+    """Commands that take all of ours out of the table. The counters go too."""
+    counters = REFUSED_UP, REFUSED_DOWN, CUT
+    text = transaction(TableWanted(table, True, counters), there)
+    return text + "".join(f"delete counter {table} {name}\n" for name in counters)
+
+
+def _inet(ruleset: Ruleset, there: There, known: Ruleset | None, name: str) -> TableWanted:
+    _check(ruleset)
+    place = ruleset.placement
+    table = TableWanted(name, name == TABLE, (REFUSED_UP, REFUSED_DOWN, CUT))
+    _base_chains(table, place)
+    if place.mode == "local":
+        for direction in ("up", "down"):
+            table.chain(f"block_{direction}", *_fallback(direction, place.own, ruleset))
+    else:
+        senders = [
+            f"{ip} saddr vmap @{address_classes('up', family)}" for ip, family in (("ip", 4), ("ip6", 6))
+        ]
+        receivers = [
+            f"{ip} daddr vmap @{address_classes('down', family)}" for ip, family in (("ip", 4), ("ip6", 6))
+        ]
+        by_mac = f"ether saddr vmap @{MAC_CLASSES}"
+        table.chain("block_up", by_mac, *senders, *_fallback("up", EVERYBODY, ruleset))
+        table.chain("block_down", *receivers, *_fallback("down", EVERYBODY, ruleset))
+        for each in _classes(ruleset):
+            table.chain(mac_chain(each), *_calls("jump", "up", each), *senders)
+        _maps(table, ruleset, there, known)
+    for each, steps in _classes(ruleset).items():
+        for direction in ("up", "down"):
+            for family in FAMILIES:
+                rules = [_step(step, ruleset.shapes, family, direction) for step in steps]
+                table.chain(class_chain(direction, family, each), *rules)
+    _ends(table, place)
+    _sets(table, ruleset, there, known)
+    return table
+
+
+def _check(ruleset: Ruleset) -> None:
+    place = ruleset.placement
+    if place.mode not in ("router", "bridge", "local"):
+        raise ValueError(f"not a mode: {place.mode!r}")
+    for name in place.interfaces:
+        if not _INTERFACE.fullmatch(name):
+            raise ValueError(f"not an interface name: {name!r}")
+    if not place.interfaces and place.mode != "local":
+        raise ValueError("no interface of the home")
+    for mark in place.marks:
+        if not 0 < mark < 1 << 32 or mark & (mark - 1):
+            raise ValueError(f"not one bit of a mark: {mark:#x}")
+    if not 0 <= place.log_group < 1 << 16:
+        raise ValueError(f"not a group for reports: {place.log_group}")
+    used = {*ruleset.macs.values(), *ruleset.addresses.values(), place.own}
+    for name in (*ruleset.classes, *ruleset.sets, *used):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not a plain name: {name!r}")
+    for steps in ruleset.classes.values():
+        for step in steps:
+            if step.set and (step.set not in ruleset.sets or step.set not in ruleset.shapes):
+                raise ValueError(f"no set of that name: {step.set!r}")
+    for name in used - {EVERYBODY}:
+        if name not in ruleset.classes:
+            raise ValueError(f"no class of that name: {name!r}")
+
+
+def _classes(ruleset: Ruleset) -> dict[str, tuple[Step, ...]]:
+    """Everybody's class is always there: a device may get it later."""
+    return {EVERYBODY: ruleset.classes.get(EVERYBODY, ())} | ruleset.classes
+
+
+def _base_chains(table: TableWanted, place: Placement) -> None:
+    home = _interfaces(place)
+    if place.mode != "local":
+        table.chain(
+            "block_forward",
+            *(_ALWAYS_BRIDGED if place.mode == "bridge" else ()),
+            f"iifname {home} jump block_up",
+            f"oifname {home} goto block_down",
+            hook=("forward", PRIORITY),
+        )
+    arriving, leaving = ("down", "up") if place.mode == "local" else ("up", "down")
+    table.chain("block_input", *_ALWAYS, f"iifname {home} goto block_{arriving}", hook=("input", PRIORITY))
+    table.chain(
+        "block_output",
+        *_ALWAYS,
+        *_ANSWERS_PASS,
+        f"oifname {home} goto block_{leaving}",
+        hook=("output", PRIORITY),
+    )
+    cut = f"{place.marks.cut:#010x}"
+    for hook in ("forward", "input", "output"):
+        if hook != "forward" or place.mode != "local":
+            rule = f"ct mark & {cut} == {cut} goto block_cut"
+            table.chain(f"block_cut_{hook}", rule, hook=(hook, CUT_PRIORITY))
+
+
+def _interfaces(place: Placement) -> str:
+    quoted = [f'"{name}"' for name in place.interfaces]
+    if not quoted:
+        return '!= "lo"'
+    return quoted[0] if len(quoted) == 1 else f"{{ {', '.join(quoted)} }}"
+
+
+def _calls(verb: str, direction: str, name: str) -> list[str]:
+    return [
+        f"meta nfproto {word} {verb} {class_chain(direction, family, name)}"
+        for word, family in (("ipv4", 4), ("ipv6", 6))
+    ]
+
+
+def _fallback(direction: str, name: str, ruleset: Ruleset) -> list[str]:
+    """Go to a class, unless it has no steps."""
+    return _calls("goto", direction, name) if _classes(ruleset)[name] else []
+
+
+def _step(step: Step, shapes: dict[str, Shape], family: int, direction: str) -> str:
+    words = []
+    if step.protocol:
+        icmp = step.protocol == IPPROTO_ICMP and family == 6
+        words.append(f"meta l4proto {IPPROTO_ICMPV6 if icmp else step.protocol}")
+    if step.set:
+        shape = shapes[step.set]
+        address = f"{'ip' if family == 4 else 'ip6'} {'daddr' if direction == 'up' else 'saddr'}"
+        service = f"meta l4proto . th {'dport' if direction == 'up' else 'sport'}"
+        field_ = {Shape.ADDRESS: address, Shape.PREFIX: address, Shape.PORT: service}
+        words.append(field_.get(shape, f"{address} . {service}"))
+        words.append(f"@{kernel_set(step.set, shape, family)}")
+    if step.action is Action.BLOCK:
+        words.append(f"goto block_refuse_{direction}")
+    elif step.action is Action.INSPECT and direction == "up":
+        words.append("goto block_inspect")
+    else:
+        words.append("return")
+    return " ".join(words)
+
+
+def _ends(table: TableWanted, place: Placement) -> None:
+    """The chains that packets end in. Each is counted before any limit."""
+    settled, inspect = place.marks.done | place.marks.cut, f"{place.marks.inspect:#010x}"
+    table.chain(
+        "block_inspect",
+        "udp dport 443 goto block_refuse_up",
+        "meta l4proto != tcp return",
+        # A packet without a connection has no mark, and must not pass for that.
+        f"ct mark & {settled:#010x} != 0x00000000 return",
+        f"meta mark set meta mark | {inspect}",
+    )
+    report = f'log prefix "spin {{}}" group {place.log_group}'
+    table.chain(
+        "block_refuse_up",
+        f"counter name {REFUSED_UP}",
+        f"{REPORTS} {report.format('up')}",
+        f"limit rate over {ANSWERS} drop",
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmpx admin-prohibited",
+    )
+    # Strangers learn nothing; the peer of a connection that ran does.
+    table.chain(
+        "block_refuse_down",
+        f"counter name {REFUSED_DOWN}",
+        f"{REPORTS} {report.format('down')}",
+        f"tcp flags & (syn | rst) == 0x0 limit rate {ANSWERS} reject with tcp reset",
+        "drop",
+    )
+    table.chain(
+        "block_cut",
+        f"counter name {CUT}",
+        f"meta l4proto tcp limit rate {ANSWERS} reject with tcp reset",
+        "drop",
+    )
+
+
+def _maps(table: TableWanted, ruleset: Ruleset, there: There, known: Ruleset | None) -> None:
+    wanted = _map_elements(ruleset)
+    before = _map_elements(known) if known and known.placement.mode != "local" else {}
+    for declaration in map_declarations():
+        name = declaration.name
+        kept = name in before and name in there.sets
+        old = before[name] if kept else set()
+        gone = (text.split(" : ")[0] for text in old - wanted[name])
+        table.sets.append(SetWanted(declaration, sorted(wanted[name] - old), sorted(gone), kept))
+
+
+def _map_elements(ruleset: Ruleset) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {each.name: set() for each in map_declarations()}
+    for mac, name in ruleset.macs.items():
+        found[MAC_CLASSES].add(mac_element(mac, name)[0])
+    for address, name in ruleset.addresses.items():
+        for direction in ("up", "down"):
+            where = address_classes(direction, 4 if len(address) == 4 else 6)
+            found[where].add(address_element(direction, address, name)[0])
+    return found
+
+
+def _sets(table: TableWanted, ruleset: Ruleset, there: There, known: Ruleset | None) -> None:
+    for name, elements in sorted(ruleset.sets.items()):
+        shape = ruleset.shapes[name]
+        declared = declarations(name, shape)
+        kept = known is not None and known.shapes.get(name) is shape and name in known.sets
+        kept = kept and all(each.name in there.sets for each in declared)
+        old = known.sets[name] if known is not None and kept else set()
+        added = by_kernel_set(name, shape, elements - old)
+        removed = by_kernel_set(name, shape, old - elements)
+        for each in declared:
+            come = [element_text(shape, element) for element in sorted(added[each.name])]
+            go = [element_text(shape, element) for element in sorted(removed[each.name])]
+            table.sets.append(SetWanted(each, come, go, kept))
+
+
+def _bridge(ruleset: Ruleset, there: There, known: Ruleset | None, name: str) -> TableWanted:
+    table = TableWanted(name, name == BRIDGE_TABLE, (BETWEEN,))
+    before = _bridge_elements(known) if known else {}
+    for declaration, wanted in _bridge_elements(ruleset).items():
+        kept = declaration in before and declaration.name in there.sets
+        old = before[declaration] if kept else set()
+        table.sets.append(SetWanted(declaration, sorted(wanted - old), sorted(old - wanted), kept))
+    table.chain(
+        "block_forward",
+        "ether saddr . ether daddr @block_apart goto block_between",
+        "ether saddr . ether daddr @block_together return",
+        "ether saddr @block_isolated goto block_between",
+        "ether daddr @block_isolated goto block_between",
+        hook=("forward", PRIORITY),
+    )
+    table.chain("block_between", f"counter name {BETWEEN}", "drop")
+    return table
+
+
+def _bridge_elements(ruleset: Ruleset) -> dict[Declaration, set[str]]:
+    pair = "type ether_addr . ether_addr;"
+    return {
+        Declaration("block_apart", pair): _pairs(ruleset.apart),
+        Declaration("block_together", pair): _pairs(ruleset.together),
+        Declaration("block_isolated", "type ether_addr;"): set(map(format_mac, ruleset.isolated)),
+    }
+
+
+def _pairs(pairs: set[tuple[Mac, Mac]]) -> set[str]:
+    return {f"{format_mac(one)} . {format_mac(other)}" for one, other in pairs}
