@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Connection tracking entries (ctnetlink), from the kernel's bytes to a key and its counters.
 
-Owns the decoding of the messages of ``linux/netfilter/nfnetlink_conntrack.h``. Pure: sockets are in
-``spind.conntrack``, and what a connection moved since the last look is ``spind.accounting``'s.
+Owns the messages of ``linux/netfilter/nfnetlink_conntrack.h``: the decoding of entries, and the requests
+to delete some. Pure: sockets are in ``spind.conntrack`` and ``spind.conntrack_delete``, and what a
+connection moved since the last look is ``spind.accounting``'s.
 
 There are two decoders with one result. :func:`learn` walks all attributes, which costs some 22 µs:
 too much for tables of 50,000 connections that are read every few seconds. But the kernel writes the
@@ -16,9 +17,9 @@ So the fast way is only taken where the slow way would end in the same place.
 from struct import Struct
 from typing import NamedTuple
 
-from spind.model import ConnKey
+from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, ConnKey
 from spind.wire.errors import WireError
-from spind.wire.netlink import ATTRIBUTE, HEADER, attributes
+from spind.wire.netlink import ATTRIBUTE, HEADER, attributes, pack_attribute
 
 # linux/netfilter/nfnetlink.h: nlmsg_type is subsystem << 8 | message.
 CT_NEW = 0x100  # an entry, in a dump or as an event
@@ -34,6 +35,7 @@ _TUPLE_REPLY = 2
 _COUNTERS_ORIG = 9
 _COUNTERS_REPLY = 10
 _ID = 12
+_ZONE = 18
 # In a tuple:
 _IP = 1
 _PROTO = 2
@@ -41,11 +43,14 @@ _V4_SRC = 1
 _V6_SRC = 3
 _NUM = 1
 _SRC_PORT = 2
+_DST_PORT = 3
 _ICMP_ID = 4  # followed by type and code
 _ICMPV6_ID = 7  # the same
 # In a counter:
 _PACKETS = 1
 _BYTES = 2
+
+_NLA_F_NESTED = 0x8000
 
 _NESTED = frozenset(
     {(kind,) for kind in (_TUPLE_ORIG, _TUPLE_REPLY, _COUNTERS_ORIG, _COUNTERS_REPLY)}
@@ -225,7 +230,6 @@ def _word(length: int, kind: int) -> int:
     return int.from_bytes(ATTRIBUTE.pack(length, kind), "big")
 
 
-_NLA_F_NESTED = 0x8000
 _PLAIN_WORDS = tuple(
     _word(length, kind)
     for direction in (_COUNTERS_ORIG, _COUNTERS_REPLY)
@@ -256,3 +260,64 @@ def decode_counters(raw: bytes) -> Counters:
 
 # Body of a CT_GET request for the entries of all families (AF_UNSPEC).
 DUMP_ALL = NFGENMSG.pack(0, 0, 0)
+
+
+# The answers to ICMP's messages that have some, as the kernel's nf_conntrack_proto_icmp.c and
+# nf_conntrack_proto_icmpv6.c pair them.
+_ICMP_ANSWERS = {
+    IPPROTO_ICMP: {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17},
+    IPPROTO_ICMPV6: {128: 129, 129: 128, 139: 140, 140: 139},
+}
+
+
+def delete_request(key: ConnKey, *, reply: bool) -> bytes:
+    """Body of a ``CT_DELETE`` request for the entry with ``key``.
+
+    It is found by its initiator's packets, which go from ``src`` to ``dst`` unless the kernel
+    translates their destination; or, with ``reply``, by the responder's, which come from ``dst`` and go
+    to ``src`` unless it translates their source.
+    """
+    proto, src, sport, dst, dport = key
+    ports: tuple[tuple[int, bytes], ...]
+    answers = _ICMP_ANSWERS.get(proto)
+    if answers is not None:
+        first = _ICMP_ID if proto == IPPROTO_ICMP else _ICMPV6_ID
+        kind, code = dport >> 8, dport & 0xFF
+        if reply:
+            kind = answers.get(kind, kind)
+        ports = (
+            (first, sport.to_bytes(2, "big")), (first + 1, bytes((kind,))), (first + 2, bytes((code,)))
+        )  # fmt: skip
+    else:
+        if reply:
+            sport, dport = dport, sport
+        ports = (_SRC_PORT, sport.to_bytes(2, "big")), (_DST_PORT, dport.to_bytes(2, "big"))
+    if reply:
+        src, dst = dst, src
+    family, address = (2, _V4_SRC) if len(src) == 4 else (10, _V6_SRC)
+    ip = pack_attribute(address, src) + pack_attribute(address + 1, dst)
+    protocol = pack_attribute(_NUM, bytes((proto,))) + b"".join(pack_attribute(*port) for port in ports)
+    return NFGENMSG.pack(family, 0, 0) + pack_attribute(
+        _NLA_F_NESTED | (_TUPLE_REPLY if reply else _TUPLE_ORIG),
+        pack_attribute(_NLA_F_NESTED | _IP, ip) + pack_attribute(_NLA_F_NESTED | _PROTO, protocol),
+    )
+
+
+def delete_entry_request(data: bytes, start: int, end: int) -> bytes:
+    """Body of a ``CT_DELETE`` request for the very entry that the message ``data[start:end]`` shows.
+
+    A later connection between the same ends is not meant. ``WireError`` where the entry has no tuple:
+    a request without one would empty the table.
+    """
+    if end - start < _BODY:
+        raise WireError("conntrack: message cut short")
+    body = [data[start + HEADER.size : start + _BODY]]
+    whole = False
+    for kind, first, stop in attributes(data, start + _BODY, end):
+        if kind in (_TUPLE_ORIG, _ZONE, _ID):
+            if kind == _TUPLE_ORIG:
+                whole = stop > first
+            body.append(data[first - ATTRIBUTE.size : stop] + bytes(-(stop - first) & 3))
+    if not whole:
+        raise WireError("conntrack: no tuple")
+    return b"".join(body)
