@@ -3,17 +3,16 @@
 
 Owns what a bad or unknown value does: it never stops the daemon. It is reported, and what was in
 force before (or the default) stays in force, while the rest of the file applies. Must not read a
-file (that is ``store``), nor give meaning to rules and profiles, nor define options (that is
-``config_options``).
+file (that is ``store``), nor define options (that is ``config_options``).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from types import MappingProxyType
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from spind.config_kinds import DOMAIN, FLAG
+from spind.config_kinds import DOMAIN, FLAG, LISTED_DOMAIN, LISTED_PREFIX, list_of
 from spind.config_options import (
     OBSOLETE,
     OPTIONS,
@@ -21,11 +20,14 @@ from spind.config_options import (
     Config,
     DeviceSection,
     Option,
-    OtherSection,
     SiteSection,
 )
-from spind.hostile import clean_name
+from spind.config_rules import highest_rule_id, load_rules
+from spind.hostile import NAME_LENGTH, clean_name
 from spind.model import Mac, format_address, parse_address, parse_mac
+from spind.profiles import BUILTIN, LIST_LIMIT, Profile, parse_profile_name, with_builtin
+from spind.rule_fields import LONGEST_TEXT, FieldError, parse_text
+from spind.rules import ACTIONS
 from spind.uci import Section, Value, parse
 
 __all__ = [
@@ -34,7 +36,6 @@ __all__ = [
     "PACKAGE",
     "Config",
     "DeviceSection",
-    "OtherSection",
     "Problem",
     "SiteSection",
     "load",
@@ -46,10 +47,25 @@ PACKAGE = "spin"
 MAIN = "spind"
 """Type and name of the main section, as SPIN 1.0 has it."""
 
+_QUEUES = ("iptable_queue_dns", "iptable_queue_block", "iptable_queue_inspect")
+
+_PROFILE_LISTS = tuple(
+    Option(name, list_of(kind, LIST_LIMIT), (), "", "", secret=False)
+    for name, kind in (
+        ("allow_domain", LISTED_DOMAIN),
+        ("block_domain", LISTED_DOMAIN),
+        ("allow_ip", LISTED_PREFIX),
+        ("block_ip", LISTED_PREFIX),
+    )
+)
+
 _LEFT_OUT = "the section is left out"
 
 MAX_PROBLEMS = 200
 """Problems that are told of one file; whoever has more finds the rest after mending these."""
+
+_NAMED = 10
+"""Profiles that are named in a message."""
 
 _SHOWN = 100
 """Characters of a bad value that are repeated in a message."""
@@ -112,12 +128,27 @@ class _Loader:
                     self._ignored(section, "", f"the settings are those of section {self._label(main)}")
             elif section.type not in SECTIONS:
                 self._unknown(section, "", section.type, [MAIN, *SECTIONS])
+        profiles = self._profiles()
+        known = with_builtin(profiles)
+        if main is not None and values.get("new_device_profile", "") not in {"", *known}:
+            values["new_device_profile"] = self._unknown_profile(
+                main,
+                "new_device_profile",
+                values["new_device_profile"],
+                self._previous.new_device_profile,
+                known,
+            )
+        sections = self._package.sections
+        highest = highest_rule_id(sections)
+        limit = values.get("limit_rules", OPTIONS["limit_rules"].default)
+        rules = load_rules(self._package.typed("rule"), highest, self._previous.rules, limit, self._bad)
         config = Config(
             **values,
-            devices=self._devices(),
+            devices=self._devices(known),
             sites=self._sites(),
-            rules=self._others("rule"),
-            profiles=self._others("profile"),
+            rules=rules,
+            profiles=profiles,
+            highest_rule_id=max(highest, max((rule.id for rule in rules), default=0)),
         )
         self._problems.sort(key=lambda problem: problem.line)
         return config, self._problems
@@ -132,12 +163,17 @@ class _Loader:
                 self._ignored(section, name, OBSOLETE[name])
             else:
                 self._unknown(section, name, name, OPTIONS)
-        queues = ("iptable_queue_dns", "iptable_queue_block")
-        if len({values.get(name, OPTIONS[name].default) for name in queues}) == 1:
-            last = next(name for name in reversed(queues) if name in values)
-            kept = {name: getattr(self._previous, name) for name in queues}
-            in_force = f"{kept[queues[0]]} and {kept[queues[1]]} stay in force"
-            self._bad(section, last, str(values[last]), "different numbers for the two queues", in_force)
+        numbers = [values.get(name, OPTIONS[name].default) for name in _QUEUES]
+        if len(set(numbers)) < len(numbers):
+            last = next(
+                name
+                for name, number in zip(reversed(_QUEUES), reversed(numbers), strict=True)
+                if name in values and numbers.count(number) > 1
+            )
+            kept = {name: getattr(self._previous, name) for name in _QUEUES}
+            in_force = f"{', '.join(f'{name} {number}' for name, number in kept.items())} stay in force"
+            allowed = f"different numbers for {', '.join(_QUEUES[:-1])} and {_QUEUES[-1]}"
+            self._bad(section, last, str(values[last]), allowed, in_force)
             values |= kept
         return values
 
@@ -178,7 +214,7 @@ class _Loader:
             return tuple(good)
         return kept if any(entries) else tuple(option.default)
 
-    def _devices(self) -> tuple[DeviceSection, ...]:
+    def _devices(self, profiles: Mapping[str, Profile]) -> tuple[DeviceSection, ...]:
         before = {device.mac: device for device in self._previous.devices}
         devices: dict[Mac, DeviceSection] = {}
         for section in self._package.typed("device"):
@@ -196,6 +232,8 @@ class _Loader:
                 known = before.get(mac, DeviceSection("", mac))
                 name = self._name(section, known.name)
                 profile = self._text(section, "profile")
+                if profile and profile not in profiles:
+                    profile = self._unknown_profile(section, "profile", profile, known.profile, profiles)
                 ignore = self._flag(section, "ignore", known.ignore)
                 devices[mac] = DeviceSection(self._label(section), mac, name, profile, ignore)
             self._unknown_options(section)
@@ -223,17 +261,43 @@ class _Loader:
             self._unknown_options(section)
         return tuple(sites.values())
 
-    def _others(self, type_: str) -> tuple[OtherSection, ...]:
-        return tuple(
-            OtherSection(
-                self._label(section),
-                MappingProxyType(
-                    {k: v if isinstance(v, str) else tuple(v) for k, v in section.options.items()}
-                ),
-                section.line,
-            )
-            for section in self._package.typed(type_)
-        )
+    def _profiles(self) -> tuple[Profile, ...]:
+        before = BUILTIN | {profile.name: profile for profile in self._previous.profiles}
+        profiles = []
+        for section in self._package.typed("profile"):
+            self._unknown_options(section)
+            if section.anonymous:
+                self._ignored(section, "", "a profile needs a name: config profile 'name'")
+                continue
+            try:
+                name = parse_profile_name("profile", section.name)
+            except FieldError as error:
+                self._bad(section, "", section.name, error.allowed, _LEFT_OUT)
+                continue
+            known = before.get(name, Profile(name, name))
+            default = self._text(section, "default") or "allow"
+            if default not in ACTIONS:
+                self._bad(section, "default", default, "allow or block", _in_force(known.default))
+                default = known.default
+            lists: dict[str, Any] = {
+                option.name: self._list(
+                    section, option, section.options.get(option.name, []), getattr(known, option.name)
+                )
+                for option in _PROFILE_LISTS
+            }
+            title = self._line(section, "name", NAME_LENGTH, known.title) or name
+            description = self._line(section, "description", LONGEST_TEXT, known.description)
+            profiles.append(Profile(name, title, description, default)._replace(**lists))
+        return tuple(profiles)
+
+    def _unknown_profile(
+        self, section: Section, option: str, text: str, kept: str, known: Iterable[str]
+    ) -> str:
+        """What is in force instead of a profile that does not exist: the last good one, or none."""
+        in_force = kept if kept in known else ""
+        some = ", ".join(islice(known, _NAMED))
+        self._bad(section, option, text, f"the name of a profile, such as {some}", _in_force(in_force))
+        return in_force
 
     def _text(self, section: Section, name: str) -> str:
         """An option that is one value; empty where it is not there."""
@@ -251,6 +315,14 @@ class _Loader:
             return clean_name(text)
         except ValueError as error:
             self._bad(section, "name", text, f"visible text (this one: {error})", _in_force(kept))
+            return kept
+
+    def _line(self, section: Section, name: str, longest: int, kept: str) -> str:
+        text = self._text(section, name).strip()
+        try:
+            return parse_text(name, text, longest)
+        except FieldError as error:
+            self._bad(section, name, text, error.allowed, _in_force(kept))
             return kept
 
     def _flag(self, section: Section, name: str, kept: bool) -> bool:

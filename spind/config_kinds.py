@@ -7,10 +7,13 @@ Must not know which options there are (that is ``config``).
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from spind.ignore import parse_prefix
 from spind.model import format_address, parse_address
+from spind.profiles import parse_entry
+from spind.rule_fields import parse_domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def _flag(value: str) -> bool:
 
 
 def _mask(value: str) -> int:
-    if not re.fullmatch("(0[xX])?[0-9a-fA-F]{1,8}", value) or not int(value, 16):
+    if not re.fullmatch("(0[xX])?[0-9a-fA-F]{1,8}", value) or int(value, 16).bit_count() < 3:
         raise ValueError(value)
     return int(value, 16)
 
@@ -129,6 +132,13 @@ def _host(value: str) -> str:
     return value
 
 
+def _server(value: str) -> str:
+    try:
+        return _address(value)
+    except ValueError:
+        return parse_domain("name", value)
+
+
 def _prefix(value: str) -> str:
     if len(value) > 64 or "%" in value:
         raise ValueError(value)
@@ -139,8 +149,8 @@ def _prefix(value: str) -> str:
 FLAG = Kind("0 or 1", _flag, lambda value: str(int(value)))
 """Besides, the other words that OpenWrt's scripts take for a boolean (``config_get_bool``)."""
 
-MASK = Kind("a mask of 32 bits in hexadecimal, at least one of them set", _mask, "0x{:08x}".format)
-"""Bits of a mark."""
+MASK = Kind("a mask of 32 bits in hexadecimal, at least three of them set", _mask, "0x{:08x}".format)
+"""Bits of a mark: ``ruleset.Marks`` needs three."""
 
 TOPIC = Kind("an MQTT topic of at most 200 printable bytes without + and #", _topic)
 """A topic that one can publish to (MQTT 3.1.1 section 4.7)."""
@@ -167,3 +177,16 @@ PORT = integer(1, 65535)
 
 DOMAIN = matching("a domain", "[!-~]{1,1024}")
 """A name as it comes out of DNS: printable ASCII, odd bytes escaped (RFC 1035 section 5.1)."""
+
+SERVER = Kind("a host name such as dns.example.org or an IP address", _server)
+"""A party on the internet; names in lower case."""
+
+PROFILE = matching("the name of a section config profile, or of a shipped profile", "[A-Za-z0-9_]{1,64}")
+
+LISTED_DOMAIN = Kind(
+    "a host name or domain such as example.org, no public suffix", partial(parse_entry, "allow_domain")
+)
+"""In a profile's list."""
+
+LISTED_PREFIX = Kind("an IP address or prefix, home or internet", partial(parse_entry, "allow_ip"))
+"""In a profile's list."""

@@ -6,7 +6,6 @@ The fields of ``Config`` are the table's rows, so that type checkers know each o
 text (that is ``config``).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +19,8 @@ from spind.config_kinds import (
     PATH,
     PORT,
     PREFIX,
+    PROFILE,
+    SERVER,
     SOCKET,
     TOPIC,
     Kind,
@@ -32,6 +33,8 @@ from spind.config_kinds import (
 from spind.ignore import LIMIT as IGNORE_LIMIT
 from spind.limits import Limits
 from spind.model import Mac, format_mac
+from spind.profiles import Profile, with_builtin
+from spind.rules import Rule
 
 _LIMITS = Limits()
 _BACKEND = choice("auto", "nftables", "iptables")
@@ -69,15 +72,6 @@ class SiteSection:
     ignore: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class OtherSection:
-    """``config rule`` or ``config profile``, as it stands in the file."""
-
-    section: str
-    options: Mapping[str, str | tuple[str, ...]]
-    line: int
-
-
 def _option(group: str, kind: Kind, default: Any, doc: str, *, secret: bool = False) -> Any:
     row = {"kind": kind, "group": group, "doc": doc, "secret": secret}
     return field(default=default, metadata=row, repr=not secret)
@@ -85,11 +79,41 @@ def _option(group: str, kind: Kind, default: Any, doc: str, *, secret: bool = Fa
 
 _general = partial(_option, "The daemon")
 _kernel = partial(_option, "Capture and kernel")
+_blocking = partial(_option, "Blocking")
 _mqtt = partial(_option, "MQTT")
 _web = partial(_option, "Web interface")
 _place = partial(_option, "Sockets and files")
 _views = partial(_option, "What is shown")
 _limit = partial(_option, "Limits", integer(16, 1_000_000))
+
+
+DOH_RESOLVERS = (
+    "dns.google",
+    "cloudflare-dns.com",
+    "one.one.one.one",
+    "mozilla.cloudflare-dns.com",
+    "chrome.cloudflare-dns.com",
+    "dns.quad9.net",
+    "doh.opendns.com",
+    "dns.adguard-dns.com",
+    "doh.cleanbrowsing.org",
+    "dns.nextdns.io",
+    "doh.dns.sb",
+    "doh.libredns.gr",
+    "1.1.1.1",
+    "1.0.0.1",
+    "2606:4700:4700::1111",
+    "2606:4700:4700::1001",
+    "8.8.8.8",
+    "8.8.4.4",
+    "2001:4860:4860::8888",
+    "2001:4860:4860::8844",
+    "9.9.9.9",
+    "149.112.112.112",
+    "2620:fe::fe",
+    "2620:fe::9",
+)
+"""Well-known public resolvers that serve DNS over HTTPS (RFC 8484): names, and anycast addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +162,12 @@ class Config:
         2,
         "Number of the NFQUEUE for the first packets of connections. It must differ from iptable_queue_dns.",
     )
+    iptable_queue_inspect: int = _kernel(
+        integer(0, 65535),
+        3,
+        "Number of the NFQUEUE for packets to an address that several names share, some of them blocked. It "
+        "must differ from the other two.",
+    )
     ctmark_mask: int = _kernel(
         MASK,
         0x0E000000,
@@ -150,6 +180,27 @@ class Config:
         seconds(0.1, 60),
         1.0,
         "Time between two readings of the kernel's byte counters, the pace of traffic messages.",
+    )
+
+    new_device_profile: str = _blocking(
+        PROFILE, "", "Profile that a device has when it is seen for the first time; none if not set."
+    )
+    block_on_stop: bool = _blocking(
+        FLAG, True, "Whether what is blocked stays blocked while the daemon is stopped."
+    )
+    block_log_group: int = _blocking(
+        integer(0, 65535),
+        77,
+        "Number of the NFLOG group for reports of blocked packets; change it if another program has it.",
+    )
+    refuse_doh: bool = _blocking(
+        FLAG,
+        False,
+        "Refuse the known DNS servers that are reached over HTTPS (doh_resolvers), so that devices ask the "
+        "home's, and names can be seen and blocked.",
+    )
+    doh_resolvers: tuple[str, ...] = _blocking(
+        list_of(SERVER, 256), DOH_RESOLVERS, "Names and addresses that refuse_doh refuses."
     )
 
     pubsub_host: str = _mqtt(HOST, "127.0.0.1", "The MQTT broker, by name or address.")
@@ -255,16 +306,31 @@ class Config:
     limit_streams: int = _limit(
         _LIMITS.streams, "TCP streams that are read for names at a time; the oldest goes."
     )
+    limit_rules: int = _limit(
+        _LIMITS.rules, "Rules; beyond, another one is refused, and those at the end of the file do not apply."
+    )
+    limit_blocked_addresses: int = _limit(
+        _LIMITS.blocked_addresses,
+        "Addresses remembered of names that rules speak of; the least recently answered goes.",
+    )
 
     devices: tuple[DeviceSection, ...] = ()
     sites: tuple[SiteSection, ...] = ()
-    rules: tuple[OtherSection, ...] = ()
-    profiles: tuple[OtherSection, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    """Those of the file; the shipped ones are in ``all_profiles``, too."""
+
+    highest_rule_id: int = 0
+    """Highest number of a section called ``rule<number>`` or of a rule here: the next one is above it."""
 
     @property
     def limits(self) -> Limits:
         """The ``limit_*`` options as the engine takes them."""
         return Limits(**{name: getattr(self, f"limit_{name}") for name in Limits._fields})
+
+    def all_profiles(self) -> dict[str, Profile]:
+        """The shipped profiles and those of the file, by name."""
+        return with_builtin(self.profiles)
 
     def decisions(self) -> dict[str, tuple[str, bool]]:
         """(name, ignored) of devices by MAC and of sites by domain or address, for ``events.Decided``."""
@@ -279,7 +345,7 @@ SECTIONS = {
     "device": {
         "mac": "MAC address of the device.",
         "name": "What people call it: at most 64 characters.",
-        "profile": "Name of the profile section that holds for it.",
+        "profile": "Name of its profile, a section config profile or a shipped one; none if not set.",
         "ignore": "1 hides it from views and messages; what blocks it goes on blocking it.",
     },
     "site": {
@@ -290,29 +356,29 @@ SECTIONS = {
     },
     "rule": {
         "device": "MAC address of the device it is for; all devices if not set.",
-        "node": "Domain or address of the remote party it is for.",
-        "domain": "Host name or domain it is for.",
-        "ip": "Address or prefix it is for.",
-        "port": "Port of the remote party.",
-        "protocol": "tcp, udp, icmp or a number.",
+        "domain": "Host name or domain it is for, and everything below it.",
+        "node": "Instead of domain: the MAC address, registrable domain or address of the node it is for.",
+        "ip": "Instead of domain: the address or prefix it is for.",
+        "port": "Port of the remote party, TCP and UDP.",
+        "protocol": "tcp, udp, icmp (ICMPv6, too), another protocol's name or its number.",
         "action": "block or allow.",
         "until": "Unix time in seconds at which the rule ends.",
-        "schedule": "Times of the week at which it holds.",
-        "comment": "Why it is there.",
-        "author": "Who made it: owner, provider, profile or detector.",
+        "schedule": "Times of the week at which it holds; always if not set.",
+        "comment": "Why it is there: at most 200 characters.",
+        "author": "Who made it: owner, provider, detector or profile.",
         "created": "Unix time in seconds at which it was made.",
     },
     "profile": {
-        "name": "What people call it.",
-        "description": "What it is for.",
+        "name": "What people call it: at most 64 characters.",
+        "description": "What it is for: at most 200 characters.",
         "default": "allow or block: what holds for everything that is not listed.",
         "allow_domain": "List of domains that are allowed.",
         "block_domain": "List of domains that are blocked.",
-        "allow_ip": "List of addresses and prefixes that are allowed.",
-        "block_ip": "List of addresses and prefixes that are blocked.",
+        "allow_ip": "List of addresses and prefixes that are allowed, or the words home and internet.",
+        "block_ip": "List of addresses and prefixes that are blocked, or the words home and internet.",
     },
 }
-"""The other sections and their options; those of rules and profiles are kept as they stand."""
+"""The other sections and their options."""
 
 _BROKER = "spind starts no broker: run mosquitto as a service of its own"
 _RULES = "spind keeps its rules in a table of its own"

@@ -48,3 +48,9 @@ class Limits(NamedTuple):
 
     streams: int = 1024
     """TCP streams being put together for DNS, ClientHello or HTTP head; the oldest goes."""
+
+    rules: int = 20000
+    """Rules. At the bound another one is refused; of a file the first ones count."""
+
+    blocked_addresses: int = 8192
+    """Addresses remembered of names that rules speak of; the least recently answered goes."""

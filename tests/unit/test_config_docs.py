@@ -12,6 +12,8 @@ import pytest
 
 from spind.config import OPTIONS, Config, load
 from spind.config_options import OBSOLETE, SECTIONS
+from spind.profiles import BUILTIN
+from spind.rules import to_options
 from spind.uci import parse, quote
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,7 +26,7 @@ that an update can bring better ones."""
 
 EXAMPLES = {
     ("site", "name"): "Weather",
-    ("profile", "name"): "children",
+    ("profile", "name"): "Children",
     "mac": "02:00:00:00:00:01",
     "device": "02:00:00:00:00:01",
     "name": "Printer",
@@ -37,7 +39,7 @@ EXAMPLES = {
     "protocol": "tcp",
     "action": "block",
     "until": "1893456000",
-    "schedule": "Mo-Fr 20:00-07:00",
+    "schedule": "mon-fri 20:00-07:00, sat,sun 22:00-08:00",
     "comment": "no screens at night",
     "author": "owner",
     "created": "1767225600",
@@ -53,10 +55,58 @@ ABOUT_SECTIONS = {
     "device": "What people decided about a device. The daemon writes these itself when somebody names or "
     "ignores a device in one of its interfaces.",
     "site": "The same for a remote party, by its domain or its address.",
-    "rule": "What is blocked or allowed. Rules are read and kept, but this version does not act on them.",
-    "profile": "A set of allowed or blocked parties for devices. Profiles are read and kept, but this "
-    "version does not act on them.",
+    "rule": "What is blocked or allowed: for a device or all of them, everything or what the rule names. A "
+    "section called rule<number> is the rule with that id. A rule with an option that is wrong is left "
+    "out, or stays as it was while the daemon knows that.",
+    "profile": "What a device may reach: a set of allowed or blocked parties, and what holds for all others. "
+    "The word home stands for the home's own addresses, internet for all that are not private. Shipped "
+    f"profiles are {', '.join(list(BUILTIN)[:-1])} and {list(BUILTIN)[-1]}; a section of such a name "
+    "replaces one.",
 }
+
+SECTION_NAMES = {"profile": " 'children'"}
+"""Sections whose names matter, in the shipped file."""
+
+INSTEAD = {("rule", "node"), ("rule", "ip"), ("site", "ip")}
+"""Options that can only stand in another one's place."""
+
+ABOUT_RULES = """\
+
+### Which rule decides
+
+Of all rules that match a packet, the one that comes first by these criteria, in this order, decides:
+
+1. author: owner; provider; detector; profile;
+2. device and *what* (any of node, domain, ip, port, protocol): both; a device alone, allowed; what alone;
+   a device alone, blocked;
+3. form: party (node, domain or ip) and port; party and protocol; party; port; protocol;
+4. party: names, and of these the one with more labels; addresses, and of these the longer prefix. A node
+   that is a device counts as a single address;
+5. action: allow; block.
+
+So what is more specific wins, and at equal specificity allow wins; a rule for one device is as specific
+as a rule for one party, so that between these two allow wins. What the owner decides holds against the
+provider, whatever either says. Where no rule matches, traffic passes.
+
+At most one of node, domain and ip can be set; port goes with protocol tcp, udp or none. A rule without
+device, node, domain, ip, port and protocol is refused, as are domains of one label and public suffixes
+such as com or co.uk, and prefixes of length 0.
+
+### Schedules
+
+Entries apart by commas, each made of days and times: `mon-fri 22:00-06:30, sat,sun 23:00-08:00`. Days
+are `mon` to `sun` (or whole names), ranges of them, or `daily`, which also holds where there are none at the
+beginning. Times that end before they begin go over midnight and belong to the day on which they begin;
+`24:00` is the end of the day. Times are those of the clock on the wall, whatever its changes.
+"""
+
+ABOUT_PROFILES = """\
+
+### Shipped profiles
+
+| profile | what people read | meaning |
+|---|---|---|
+"""
 
 FILE_HEAD = """\
 # Configuration of spind. What each option means and which values it takes stands above it.
@@ -112,6 +162,11 @@ def markdown():
         parts.append(f"\n## Sections `config {section}`\n\n{ABOUT_SECTIONS[section]}\n")
         parts.append("\n| option | meaning |\n|---|---|\n")
         parts += [f"| `{name}` | {doc} |\n" for name, doc in options.items()]
+        if section == "rule":
+            parts.append(ABOUT_RULES)
+        elif section == "profile":
+            parts.append(ABOUT_PROFILES)
+            parts += [f"| `{p.name}` | {p.title} | {p.description} |\n" for p in BUILTIN.values()]
     parts.append("\n## Options of SPIN 1.0 that are ignored\n\n| option | why |\n|---|---|\n")
     parts += [f"| `{name}` | {why} |\n" for name, why in OBSOLETE.items()]
     return "".join(parts)
@@ -129,12 +184,16 @@ def shipped():
         word = "list" if option.kind.most else "option"
         parts += [f"\t{mark}{word} {option.name} {quote(text)}\n" for text in _defaults(option)]
     for section, options in SECTIONS.items():
-        parts.append("\n\n" + _comment(ABOUT_SECTIONS[section], "# ") + f"\n#config {section}\n")
+        parts.append(
+            "\n\n"
+            + _comment(ABOUT_SECTIONS[section], "# ")
+            + f"\n#config {section}{SECTION_NAMES.get(section, '')}\n"
+        )
         for name, doc in options.items():
             word = "list" if doc.startswith("List of") else "option"
-            parts.append(
-                f"\t# {doc}\n\t#{word} {name} {quote(EXAMPLES.get((section, name), EXAMPLES[name]))}\n"
-            )
+            mark = "# or: " if (section, name) in INSTEAD else "#"
+            example = quote(EXAMPLES.get((section, name), EXAMPLES[name]))
+            parts.append(f"\t# {doc}\n\t{mark}{word} {name} {example}\n")
     return "".join(parts)
 
 
@@ -172,8 +231,14 @@ def test_shipped_file_with_every_comment_taken_off_is_good_too():
     assert set(parse(text).sections[0].options) == shown
     assert [device.name for device in config.devices] == ["Printer"]
     assert [site.key for site in config.sites] == ["example.org"]
-    assert config.rules[0].options["action"] == "block"
-    assert config.profiles[0].options["allow_domain"] == ("example.org",)
+    assert config.devices[0].profile == "children"
+    (rule,) = config.rules
+    assert to_options(rule) == {
+        name: EXAMPLES[name] for name in SECTIONS["rule"] if ("rule", name) not in INSTEAD
+    }
+    (profile,) = config.profiles
+    assert (profile.name, profile.title, profile.default) == ("children", "Children", "block")
+    assert (profile.allow_domain, profile.block_ip) == (("example.org",), ("2001:db8::/32",))
 
 
 if __name__ == "__main__":
