@@ -41,7 +41,8 @@ _MAX_LOGGED = 20
 
 
 class Backend(Protocol):
-    """A way to say a :class:`Ruleset` to the kernel. All methods may raise ``OSError``.
+    """A way to say a :class:`Ruleset` to the kernel. All methods may raise ``OSError``; ``install`` and
+    ``update`` also ``ValueError``, for what the kernel cannot be told.
 
     ``install`` replaces all that is there, in a way that nothing is open for a moment, and leaves what
     was there where it fails. After a failed ``update`` only ``install`` is called. ``watch_fd`` is asked
@@ -72,6 +73,13 @@ def _iptables() -> Backend:
     from spind.block_iptables import IptablesBlock  # noqa: PLC0415 - the same
 
     return IptablesBlock()
+
+
+def _close(backend: Backend) -> None:
+    """Close what a back-end holds open, where it is of the kind that holds something."""
+    close = getattr(backend, "close", None)
+    if close is not None:
+        close()
 
 
 # In the order of preference.
@@ -134,7 +142,7 @@ class Blocker:
             raise OSError(self.problem or "blocking has not been started")
         try:
             self._rules.update(changes)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._complain("a change of the blocking rules failed, installing all of them: %s", error)
             self._install()
 
@@ -151,6 +159,8 @@ class Blocker:
                 self._rules.remove()
             except OSError as error:
                 _LOG.error("blocking rules are left behind: %s", error)
+        if self._rules is not None:
+            _close(self._rules)
         self._rules = self._ruleset = None
 
     def counters(self) -> dict[str, int]:
@@ -170,12 +180,13 @@ class Blocker:
             if self._rules is None:
                 self._rules = self._choose()
             self._rules.install(self._ruleset)
-        except OSError as error:
-            self.problem = f"blocking rules are not up to date: {error}"
+        except (OSError, ValueError) as error:
+            chosen = self._rules is not None
+            self.problem = f"blocking rules are not up to date: {error}" if chosen else str(error)
             self._complain("blocking rules cannot be installed, trying again: %s", error)
             self._timers["retry"] = self._loop.call_later(self._retry_seconds, self._retry)
             self._retry_seconds = min(2 * self._retry_seconds, _RETRY_LONGEST)
-            raise
+            raise OSError(self.problem) from error
         if self.problem:
             _LOG.warning("blocking rules are in the kernel again")
             self.problem = ""
@@ -190,12 +201,15 @@ class Blocker:
         for name, make in _BACKENDS.items():
             if self._wanted not in ("auto", name):
                 continue
-            try:
-                chosen = make()
-                chosen.probe()
-            except (OSError, ImportError) as error:
-                failures.append(f"{name}: {error}")
-                continue
+            with contextlib.ExitStack() as stack:
+                try:
+                    chosen = make()
+                    stack.callback(_close, chosen)
+                    chosen.probe()
+                except (OSError, ImportError) as error:
+                    failures.append(f"{name}: {error}")
+                    continue
+                stack.pop_all()
             self.backend = name
             self.reason = "; ".join(failures) or f"{name} has all that is needed"
             self._others = [other for other in _BACKENDS if other != name]
@@ -209,7 +223,11 @@ class Blocker:
         """Remove what an earlier run with another choice has left, now that ours is there."""
         for name in self._others:
             with contextlib.suppress(OSError, ImportError):
-                _BACKENDS[name]().remove()
+                other = _BACKENDS[name]()
+                try:
+                    other.remove()
+                finally:
+                    _close(other)
         self._others = []
 
     def _retry(self) -> None:
@@ -268,7 +286,7 @@ class Blocker:
         if timer is not None:
             timer.cancel()
 
-    def _complain(self, sentence: str, error: OSError) -> None:
+    def _complain(self, sentence: str, error: Exception) -> None:
         """Log a failure, once of its kind."""
         kind = f"{sentence} {error}"
         if kind not in self._logged and len(self._logged) < _MAX_LOGGED:

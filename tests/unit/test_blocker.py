@@ -70,9 +70,11 @@ class Kernel:
         self.did: list[str] = []
         self.fails: dict[str, str] = {}
         self.changed = False
+        self.error: type[Exception] = OSError
         self.watch: int | None = 9
         self.installed: set[str] = set()
         self.rulesets: list[Ruleset] = []
+        self.open = 0
 
     def take(self) -> list[str]:
         did, self.did = self.did, []
@@ -84,12 +86,16 @@ class Fake:
         self.name = name
         self.notes: Sequence[str] = (f"{name} is slow",)
         self._kernel = kernel
+        kernel.open += 1
+
+    def close(self) -> None:
+        self._kernel.open -= 1
 
     def _do(self, what: str) -> None:
         self._kernel.did.append(f"{self.name} {what}")
         failure = self._kernel.fails.get(what) or self._kernel.fails.get(f"{self.name} {what}")
         if failure:
-            raise OSError(failure)
+            raise self._kernel.error(failure)
 
     def probe(self) -> None:
         self._do("probe")
@@ -142,7 +148,7 @@ def ruleset() -> Ruleset:
 
 
 @pytest.fixture
-def make(clock: Clock) -> Iterator[Callable[[str], Blocker]]:
+def make(clock: Clock, kernel: Kernel) -> Iterator[Callable[[str], Blocker]]:
     made: list[Blocker] = []
 
     def build(backend: str = "auto") -> Blocker:
@@ -152,6 +158,7 @@ def make(clock: Clock) -> Iterator[Callable[[str], Blocker]]:
     yield build
     for each in made:
         each.stop(remove=False)
+    assert not kernel.open, "a back-end holds something"
 
 
 def disturb(kernel: Kernel, clock: Clock) -> None:
@@ -207,7 +214,7 @@ def test_one_that_is_wanted_is_not_replaced(kernel: Kernel, make: Callable[..., 
         blocking.start(ruleset())
     assert kernel.take() == ["iptables probe"], "what nftables had goes on blocking"
     assert blocking.backend == ""
-    assert "no ipset" in blocking.problem
+    assert blocking.problem == "no way to block: iptables: no ipset"
 
 
 def test_a_start_that_failed_is_tried_again(
@@ -248,10 +255,16 @@ def test_a_change_that_fails_is_answered_by_an_installation_and_logged_once(
     assert caplog.text.count("no such element") == 1
 
 
+@pytest.mark.parametrize("error", [OSError, ValueError])
 def test_what_cannot_be_installed_is_tried_again_more_and_more_seldom(
-    kernel: Kernel, clock: Clock, make: Callable[..., Blocker], caplog: pytest.LogCaptureFixture
+    kernel: Kernel,
+    clock: Clock,
+    make: Callable[..., Blocker],
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
 ) -> None:
     blocking, rules = make(), ruleset()
+    kernel.error = error
     blocking.start(rules)
     kernel.fails = {"update": "broken", "install": "out of memory"}
     with pytest.raises(OSError, match="out of memory"):
