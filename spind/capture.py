@@ -207,8 +207,9 @@ class Capture:
         if self._draining:
             self._settle(self._accept, packet)
             return
-        parsed = self._parse(packet)
-        verdict = None if parsed is None else self._ask(packet, parsed)
+        data = packet.get_payload()
+        parsed = self._parse(data)
+        verdict = None if parsed is None else self._ask(packet, parsed, data)
         if parsed is None or verdict is None:
             self._settle(self._drop if self._inspect else self._accept, packet)
         elif verdict.hold:
@@ -221,9 +222,9 @@ class Capture:
             except (OSError, RuntimeError) as error:
                 self._complain("verdict", error)
 
-    def _parse(self, packet: netfilterqueue.Packet) -> Packet | None:
+    def _parse(self, data: bytes) -> Packet | None:
         try:
-            return parse_ip(packet.get_payload())
+            return parse_ip(data)
         except WireError as error:
             self._malformed += 1
             if self._inspect:
@@ -233,13 +234,14 @@ class Capture:
             self._complain("parser", error)
         return None
 
-    def _ask(self, packet: netfilterqueue.Packet, parsed: Packet) -> Verdict | None:
+    def _ask(self, packet: netfilterqueue.Packet, parsed: Packet, data: bytes) -> Verdict | None:
         """Ask ``on_packet``; ``None`` where that failed."""
         try:
             # Of a bridge we know its ports (mode bridge) or itself (the others).
             from_lan = any(index and self._is_lan(index) for index in (packet.physindev, packet.indev))
             mac = packet.get_hw() if from_lan else None
-            return self._on_packet(PacketSeen(parsed, mac[:6] if mac else None, from_lan, self._inspect))
+            mac = mac[:6] if mac else None
+            return self._on_packet(PacketSeen(parsed, mac, from_lan, self._inspect, data))
         except Exception as error:
             self._failed += 1
             self._complain("handler", error)

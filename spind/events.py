@@ -6,9 +6,14 @@ from a capture file. The time is not in an event: it is the second argument of
 ``Engine.handle(event, now)``, in seconds (Unix time, float).
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from spind.changes import Change
 from spind.model import Address, ConnKey, Mac
+from spind.profiles import BUILTIN, Profile
+from spind.rules import Rule
+from spind.ruleset import Placement
 from spind.wire.packet import Packet
 
 
@@ -17,13 +22,15 @@ class PacketSeen(NamedTuple):
 
     ``mac`` is the sender's MAC where the packet came from the home's side, else ``None``.
     ``inspect`` says that it goes to an address where some names are blocked: it must not go on
-    before it is known which one its connection is for.
+    before it is known which one its connection is for. ``data`` is the whole packet, for who would
+    change it; empty where it does not wait for a verdict.
     """
 
     packet: Packet
     mac: Mac | None
     from_lan: bool
     inspect: bool = False
+    data: bytes = b""
 
 
 class ConnDelta(NamedTuple):
@@ -102,11 +109,18 @@ class KernelCounters(NamedTuple):
 class Decided(NamedTuple):
     """What the configuration says people decided: at start, and after each reload.
 
-    ``nodes`` maps a device's MAC, or a site's registrable domain or address, to (name, ignored).
+    ``nodes`` maps a device's MAC, or a site's registrable domain or address, to (name, ignored,
+    profile). ``profiles`` are all there are, by name. ``new_device_profile`` is given to devices that
+    were never seen before, ``refused`` are the names and addresses of DoH resolvers to refuse.
     """
 
-    nodes: dict[str, tuple[str, bool]]
+    nodes: dict[str, tuple[str, bool, str]]
     ignored_addresses: tuple[str, ...]
+    rules: tuple[Rule, ...] = ()
+    profiles: Mapping[str, Profile] = BUILTIN
+    new_device_profile: str = ""
+    resolvers: tuple[str, ...] = ()
+    refuse: bool = False
 
 
 class SetName(NamedTuple):
@@ -134,11 +148,69 @@ class ResetIgnored(NamedTuple):
     """Show everything again."""
 
 
+class SetProfile(NamedTuple):
+    """Device node ``node`` gets a profile; an empty name takes it back."""
+
+    node: int
+    profile: str
+
+
+class PutRules(NamedTuple):
+    """Rules are made, or changed where their ids are known."""
+
+    rules: tuple[Rule, ...]
+
+
+class RemoveRules(NamedTuple):
+    """Rules are taken back, by id."""
+
+    ids: tuple[int, ...]
+
+
+class PutProfile(NamedTuple):
+    """A profile is made or changed; ``None`` takes it back."""
+
+    name: str
+    profile: Profile | None
+
+
+class Restore(NamedTuple):
+    """What people decided is to be what it was: undo."""
+
+    changes: tuple[Change, ...]
+
+
 class AssignAddress(NamedTuple):
     """Node ``node`` (0: a new one) has ``address``, people say."""
 
     node: int
     address: Address
+
+
+class Placed(NamedTuple):
+    """Where the blocking rules stand from now on."""
+
+    placement: Placement
+
+
+class NameRemembered(NamedTuple):
+    """From before a restart: ``name`` had ``address``, by an answer that ends at ``expires``."""
+
+    address: Address
+    name: str
+    expires: float
+
+
+class BlockedSeen(NamedTuple):
+    """The kernel blocked a packet, and reports it: some of them, within a rate.
+
+    ``mac`` is the sender's; ``up`` says that it was on its way from the home. The payload may be
+    cut short.
+    """
+
+    packet: Packet
+    mac: Mac | None
+    up: bool
 
 
 Event = (
@@ -156,5 +228,13 @@ Event = (
     | SetIgnored
     | IgnoreAddress
     | ResetIgnored
+    | SetProfile
+    | PutRules
+    | RemoveRules
+    | PutProfile
+    | Restore
     | AssignAddress
+    | Placed
+    | NameRemembered
+    | BlockedSeen
 )

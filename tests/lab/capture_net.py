@@ -26,7 +26,7 @@ CLIENT = {4: "10.77.1.2", 6: "fd77:1::2"}
 SERVER = {4: "10.77.2.2", 6: "fd77:2::2"}
 GATEWAY = {4: "10.77.1.1", 6: "fd77:1::1"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-MARK = 0x02000000
+MARK, CUT, INSPECT = 0x02000000, 0x04000000, 0x08000000
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Capture in a process of its own, to be stopped and killed: ``capture_process.py BACKEND [watched]``.
 
-Prints ``ready``, then a line for each packet: protocol, destination port, payload length. Ends with
-its standard input.
+With ``inspect`` there is a third queue, for inspection, of 16 packets as the others. Prints ``ready``,
+then a line for each packet: protocol, destination port, payload length. Ends with its standard input.
 """
 
 import asyncio
 import sys
 
-from capture_net import MARK
+from capture_net import CUT, INSPECT, MARK
 
 from spind.capture import Capture
 from spind.capture_backend import CaptureRules
@@ -30,10 +30,18 @@ async def main() -> None:
         Capture(loop, number, on_packet, lambda _index: True, done_mark=MARK, queue_length=16)
         for number in (1, 2)
     ]
+    spec = CaptureSpec("router", ("lan",), 1, 2, MARK, watched="watched" in sys.argv)
+    if "inspect" in sys.argv:
+        spec = spec._replace(queue_inspect=3, cut_mark=CUT, inspect_mark=INSPECT)
+        queues.append(
+            Capture(
+                loop, 3, on_packet, lambda _index: True,
+                done_mark=MARK, cut_mark=CUT, inspect_mark=INSPECT, inspect=True, queue_length=16,
+            )
+        )  # fmt: skip
     for queue in queues:
         queue.start()
-        assert queue.fail_open
-    spec = CaptureSpec("router", ("lan",), 1, 2, MARK, watched="watched" in sys.argv)
+        assert queue.fail_open == (queue in queues[:2])
     rules = CaptureRules(loop, backend, spec)
     rules.start()
     print("ready", flush=True)
