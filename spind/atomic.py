@@ -89,6 +89,14 @@ def write_all(fd: int, data: bytes) -> None:
         at += os.pwrite(fd, view[at:], at)
 
 
+def append(fd: int, data: bytes) -> None:
+    """Append to a file that is open for that, and nobody else's, by one write; all of it or nothing."""
+    written = os.write(fd, data)
+    if written != len(data):
+        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _fill(fd: int, data: bytes, like: os.stat_result | None, durable: bool) -> None:
     write_all(fd, data)
     if like is not None:

@@ -31,8 +31,8 @@ class SiteChange(NamedTuple):
 class RuleChange(NamedTuple):
     """A rule as it is from now on; ``None`` where it is none any more.
 
-    ``section`` is where it stands, as the last ``Store.load`` had it; empty for a new one, which
-    is written as section ``rule<id>``.
+    ``section`` is where it stands, as the last ``Store.load`` had it; empty for ``rule<id>``,
+    where new ones go as well.
     """
 
     id: int

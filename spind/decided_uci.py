@@ -16,7 +16,7 @@ from spind.config_kinds import DOMAIN, FLAG, PREFIX
 from spind.config_options import SECTIONS
 from spind.hostile import clean_name
 from spind.model import format_address, format_mac, parse_address, parse_mac
-from spind.uci import Section, Value
+from spind.uci import GENERATED, Section, Value
 from spind.uci_sheet import Sheet
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -97,7 +97,7 @@ def apply(sheet: Sheet, change: SectionChange) -> None:
     if change.gone:
         if key:
             sheet.remove(key)
-        elif change.keys[0].startswith("@"):  # it has no name, so if it says something else we cannot tell
+        elif GENERATED.fullmatch(change.keys[0]):  # if it says something else now, we cannot tell
             raise ValueError(f"section {change.keys[0]} is not what it was: somebody else changed the file")
         return
     said = {option for option, value in change.options.items() if value} - change.needed
@@ -140,7 +140,8 @@ def _rule_change(change: RuleChange) -> SectionChange:
     if change.id <= 0:
         raise ValueError(f"not the id of a rule: {change.id}")
     own = f"rule{change.id}"
-    name = change.section if _NAME.fullmatch(change.section) else own
+    named = _NAME.fullmatch(change.section) and not GENERATED.fullmatch(change.section)
+    name = change.section if named else own
     keys = (change.section, own) if change.section else (own,)
     if change.rule is None:
         return SectionChange("rule", keys, name, gone=True)

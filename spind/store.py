@@ -102,7 +102,7 @@ class Store:
         if self._sheet is None or data != self._data:
             sheet = Sheet.cut(data, decided_uci.identity)
             if self._sheet is not None:
-                sheet.adopt_labels(self._sheet)
+                sheet.adopt_keys(self._sheet)
             self._sheet, self._data = sheet, data
         return self._sheet
 

@@ -43,7 +43,9 @@ _USUAL = re.compile(
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _TYPE = re.compile(r"[!-~]+")
 _PACKAGE = re.compile(r"[A-Za-z0-9_-]+")
-_GENERATED = re.compile(r"cfg[0-9a-f]{6,}")
+GENERATED = re.compile(r"cfg[0-9a-f]{6,}")
+"""Names as ``generated_name`` makes them."""
+
 _KINDS = {kind[:n]: kind for kind in ("package", "config", "option", "list") for n in (1, len(kind))}
 
 
@@ -178,7 +180,7 @@ def outline(text: str) -> tuple[Package, list[int] | None]:
         nonlocal whole, last
         if statement.kind == "config":
             whole |= statement.line_start == last or statement.section < len(starts)
-            whole |= _GENERATED.fullmatch(statement.value.value) is not None
+            whole |= GENERATED.fullmatch(statement.value.value) is not None
             starts.append(statement.line_start)
         last = statement.line_start
 

@@ -8,11 +8,12 @@ stays in one part: everything works, at the price of reading it all. Must not kn
 mean. Pure.
 """
 
-from collections.abc import Callable, KeysView, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Collection, KeysView, Mapping, Sequence
+from itertools import count, zip_longest
 from typing import NamedTuple, Self
 
 from spind.uci import (
+    GENERATED,
     MAX_BYTES,
     MAX_SECTIONS,
     Package,
@@ -38,9 +39,10 @@ class _Part(NamedTuple):
 class Sheet:
     """A UCI text and its sections.
 
-    A section's key is its name; of an anonymous one it is ``@type[index]`` as ``uci`` has it when
-    the sheet is made, and stays the same when others come and go. ``identity`` gives what a
-    section is about, empty for nothing, by which ``find`` finds the first one about it.
+    A section's key is its name. Of an anonymous one it is the name that libuci generates for it
+    when the sheet is made, and stays the same when others come and go; one that is added gets a
+    key of its own. ``identity`` gives what a section is about, empty for nothing, by which
+    ``find`` finds the first one about it.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Sheet:
         """The sheet of a text; ``UciError`` where it is no UCI."""
         text = decode(data)
         package, starts = outline(text)
-        keys = _labels(package)
+        keys = _keys(package)
         whole = starts is None
         parts = {_HEAD: _Part(tuple(keys), data)} if starts is None else _cut(text, starts, keys, _HEAD)
         types = dict(zip(keys, (section.type for section in package.sections), strict=True))
@@ -95,8 +97,7 @@ class Sheet:
         """The keys of anonymous sections, in order, by what these say."""
         keys: dict[str, list[str]] = {}
         for key in self._types:
-            if key.startswith("@"):
-                section = self.section(key)
+            if (key.startswith("@") or GENERATED.fullmatch(key)) and (section := self.section(key)).anonymous:
                 content = repr((section.type, sorted(section.options.items())))
                 keys.setdefault(content, []).append(key)
         return keys
@@ -138,7 +139,7 @@ class Sheet:
             raise ValueError(f"section {name!r} exists already")
         if len(self._types) >= MAX_SECTIONS:
             raise UciError(f"more than {MAX_SECTIONS} sections", 1)
-        key = name or self._free_label(type_)
+        key = name or _free(self._types)
         last = next(reversed(self._parts))
         part = self._parts[last]
         given = {option: value for option, value in options.items() if value}
@@ -163,20 +164,22 @@ class Sheet:
         del self._types[key]
         self._forget(key, section)
 
-    def adopt_labels(self, before: "Sheet") -> None:
+    def adopt_keys(self, before: "Sheet") -> None:
         """Give anonymous sections the keys that those with the same content have in ``before``.
 
         For somebody who knows that sheet, and for whom this text was changed by others. A key of
         ``before`` whose section is not there any more is the key of none.
         """
-        known = before.anonymous()
+        known, ours = before.anonymous(), self.anonymous()
+        named = self.keys - {key for keys in ours.values() for key in keys}
         new: dict[str, str] = {}
-        for content, keys in self.anonymous().items():
-            same = known.get(content, [])
+        for content, keys in ours.items():
+            same = [key for key in known.get(content, []) if key not in named]
             new |= dict(zip_longest(keys, same[: len(keys)], fillvalue=""))
-        taken = before.keys | self.keys
-        spare = (label for n in range(2 * MAX_SECTIONS) if (label := f"@[{n}]") not in taken)
-        new = {key: label or next(spare) for key, label in new.items()}
+        taken = {*before.keys, *self.keys}
+        for key, label in new.items():
+            new[key] = label or _free(taken)
+            taken.add(new[key])
         self._types = {new.get(key, key): type_ for key, type_ in self._types.items()}
         self._found = {what: tuple(new.get(key, key) for key in keys) for what, keys in self._found.items()}
         self._parts = {
@@ -205,12 +208,6 @@ class Sheet:
                 del self._parts[name]
         self._parts |= fresh  # those that were there keep their places
 
-    def _free_label(self, type_: str) -> str:
-        index = 0
-        while (label := f"@{type_}[{index}]") in self._types:
-            index += 1
-        return label
-
     def _note(self, key: str, section: Section) -> None:
         what = self._identity(section)
         if what:
@@ -225,13 +222,16 @@ class Sheet:
                 del self._found[what]
 
 
-def _labels(package: Package) -> list[str]:
-    labels = []
-    counts: dict[str, int] = {}
+def _keys(package: Package) -> list[str]:
+    keys: dict[str, None] = {}
     for section in package.sections:
-        index = counts[section.type] = counts.get(section.type, -1) + 1
-        labels.append(f"@{section.type}[{index}]" if section.anonymous else section.name)
-    return labels
+        keys[section.name if section.name not in keys else _free(keys)] = None
+    return list(keys)
+
+
+def _free(taken: Collection[str]) -> str:
+    """A key that no section has, whatever it is called."""
+    return next(key for number in count(len(taken)) if (key := f"@{number}") not in taken)
 
 
 def _cut(text: str, starts: Sequence[int], keys: Sequence[str], first: str) -> dict[str, _Part]:
