@@ -15,7 +15,6 @@ from spind.model import parse_address, parse_mac
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.vm,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces"),
 ]
 __all__ = ["net"]  # a fixture
@@ -69,6 +68,7 @@ def logging_to(seen: list[BlockedSeen], net: SmallNet, group: int = GROUP) -> It
         made.stop()
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("backend", ["nftables", "iptables"])
 def test_blocked_packets_are_reported(net: SmallNet, backend: str, version: int) -> None:

@@ -17,7 +17,6 @@ from spind.wire.netlink import NLMSG_DONE, messages
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.vm,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces"),
 ]
 __all__ = ["net"]  # a fixture
@@ -59,6 +58,7 @@ def server(version: int) -> bytes:
     return parse_address(SERVER[version])
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_connection_goes_and_its_neighbours_stay(net: SmallNet, version: int) -> None:
     async def test() -> None:
@@ -118,6 +118,7 @@ table ip nat {
 }"""
 
 
+@pytest.mark.vm
 def test_translated_connections_are_found_by_the_keys_that_devices_know(net: SmallNet) -> None:
     async def test() -> None:
         tool("nft", "-f", "-", text=NAT)
