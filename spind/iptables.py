@@ -5,17 +5,35 @@ Owns what every user of these tables needs. Which rules stand there is the busin
 """
 
 import contextlib
+import errno
 import fcntl
 import importlib
 import os
+import socket
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
+from spind.sockopt import get_option
+from spind.wire.errors import WireError
+from spind.wire.xtables import Entry, parse_table
+
 _LOCK_SECONDS = 0.5
+
+# linux/netfilter_ipv4/ip_tables.h, and for IPv6 the same: IPT_SO_GET_INFO, IPT_SO_GET_ENTRIES.
+_GET_INFO, _GET_ENTRIES = 64, 65
+_INFO = Struct("@32sI5I5III")  # name, hooks; first entry and policy of each; number and size of entries
+_ENTRIES = Struct("@32sI0Q")
+# The same for struct xt_get_revision, by family: of matches, of targets.
+_GET_REVISION = {4: (66, 67), 6: (68, 69)}
+_REVISION = Struct("@29sB")
+_HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+_SOCKETS = {4: (socket.AF_INET, socket.IPPROTO_IP), 6: (socket.AF_INET6, socket.IPPROTO_IPV6)}
+_ATTEMPTS = 5
 
 
 def families() -> tuple[int, ...]:
@@ -57,6 +75,44 @@ def table_in_use(name: str, family: int) -> bool:
         return name in listed.read_text().split()
     except OSError:
         return False  # the kernel has no iptables of the old kind, or nobody has used it
+
+
+def read_table(name: str, family: int) -> dict[str, list[Entry]]:
+    """The chains of a table; ``OSError`` where there is none. Takes no lock, and no library."""
+    kind, level = _SOCKETS[family]
+    with socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        for _attempt in range(_ATTEMPTS):
+            info = bytearray(_INFO.size)
+            info[: len(name)] = name.encode()
+            get_option(sock, level, _GET_INFO, info)
+            _name, hooks, *rest = _INFO.unpack(info)
+            places, size = rest[:5], rest[-1]
+            buffer = bytearray(_ENTRIES.pack(name.encode(), size)) + bytes(size)
+            try:
+                get_option(sock, level, _GET_ENTRIES, buffer)
+            except OSError as error:
+                if error.errno == errno.EAGAIN:  # it has another size by now
+                    continue
+                raise
+            builtin = {place: _HOOKS[n] for n, place in enumerate(places) if hooks & 1 << n}
+            try:
+                return parse_table(bytes(buffer[_ENTRIES.size :]), family, builtin)
+            except WireError as error:
+                raise OSError(f"iptables: {error}") from None
+    raise OSError(errno.EAGAIN, f"iptables: table {name} changes all the time")
+
+
+def find_extension(name: str, revision: int, family: int, *, target: bool) -> None:
+    """``OSError`` where the kernel does not have a match, or a target. Modules are loaded for it."""
+    kind, level = _SOCKETS[family]
+    with socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        try:
+            wanted = bytearray(_REVISION.pack(name.encode(), revision))
+            get_option(sock, level, _GET_REVISION[family][target], wanted)
+        except OSError as error:
+            what = "target" if target else "match"
+            text = f"this kernel's IPv{family} has no {what} {name} of revision {revision}: {error.strerror}"
+            raise OSError(error.errno, text) from None
 
 
 @contextlib.contextmanager
