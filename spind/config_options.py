@@ -333,9 +333,15 @@ class Config:
         return with_builtin(self.profiles)
 
     def decisions(self) -> dict[str, tuple[str, bool]]:
-        """(name, ignored) of devices by MAC and of sites by domain or address, for ``events.Decided``."""
-        decided = {format_mac(device.mac): (device.name, device.ignore) for device in self.devices}
-        return decided | {site.key: (site.name, site.ignore) for site in self.sites}
+        """(name, ignored) of devices by MAC and of sites by domain or address."""
+        return {key: (name, ignore) for key, (name, ignore, _) in self.decided_nodes().items()}
+
+    def decided_nodes(self) -> dict[str, tuple[str, bool, str]]:
+        """As ``decisions``, with the name of the profile (empty: none), for ``events.Decided``."""
+        decided = {
+            format_mac(device.mac): (device.name, device.ignore, device.profile) for device in self.devices
+        }
+        return decided | {site.key: (site.name, site.ignore, "") for site in self.sites}
 
 
 OPTIONS = {f.name: Option(f.name, default=f.default, **f.metadata) for f in fields(Config) if f.metadata}

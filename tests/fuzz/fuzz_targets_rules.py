@@ -20,9 +20,11 @@ RULES = [
     b"action=block\nip=::ffff:192.0.2.7/120\nport=53",
 ]
 RULE_TOKENS = [
-    b"action=", b"block", b"allow", b"device=", b"node=", b"domain=", b"ip=", b"port=", b"protocol=", b"until=",
-    b"schedule=", b"comment=", b"\n", b"/0", b"/", b"::", b"*.", b".", b"xn--", b"127.0.0.1", b"ff02::1", b"0",
-    b"99999999999", b"-1", b"; nft flush ruleset", b"'", b'"', b"\0", b"\xe2\x80\xae", b"\xc3\x9f", b"\xef\xbc\x8e",
+    b"action=", b"block", b"allow", b"device=", b"node=", b"domain=", b"ip=", b"port=", b"protocol=",
+    b"until=", b"schedule=", b"comment=", b"\n", b"/0", b"/", b"::", b"*.", b".", b"xn--", b"127.0.0.1",
+    b"ff02::1", b"0", b"99999999999", b"-1", b"; nft flush ruleset", b"'", b'"',
+    b"\0", b"\xe2\x80\xae", b"\xc3\x9f",
+    b"\xef\xbc\x8e",
 ]  # fmt: skip
 SCHEDULES = [
     b"mon-fri 22:00-06:30, sat,sun 23:00-08:00",
@@ -31,7 +33,8 @@ SCHEDULES = [
     b"12:00-13:00",
 ]
 SCHEDULE_TOKENS = [
-    b"mon", b"fri", b"su", b"sunday", b"daily", b"-", b",", b" ", b":", b"24:00", b"00:00-24:00", b"23:59", b"99:99",
+    b"mon", b"fri", b"su", b"sunday", b"daily", b"-", b",", b" ", b":", b"24:00", b"00:00-24:00", b"23:59",
+    b"99:99",
 ]  # fmt: skip
 PROFILES = [
     b"name=Children\ndefault=block\nallow_domain=example.org, a.example.net\nallow_ip=home 192.0.2.0/24",
@@ -39,8 +42,8 @@ PROFILES = [
     b"default=allow\nblock_domain=*.example.org\nblock_ip=224.0.0.0/4",
 ]
 PROFILE_TOKENS = [
-    *RULE_TOKENS, b"default=", b"allow_domain=", b"block_domain=", b"allow_ip=", b"block_ip=", b"name=", b"home",
-    b"internet", b",",
+    *RULE_TOKENS, b"default=", b"allow_domain=", b"block_domain=", b"allow_ip=", b"block_ip=", b"name=",
+    b"home", b"internet", b",",
 ]  # fmt: skip
 
 

@@ -225,6 +225,8 @@ def test_the_queues_must_differ():
     config, problems = load(main("option iptable_queue_dns 5\noption iptable_queue_block 3\n"))
     assert (config.iptable_queue_dns, config.iptable_queue_block, config.iptable_queue_inspect) == (1, 2, 3)
     assert [(p.option, p.value) for p in problems] == [("iptable_queue_block", "3")]
+    _, problems = load(main("option iptable_queue_dns 2\noption iptable_queue_inspect 5\n"))
+    assert [(p.option, p.value) for p in problems] == [("iptable_queue_dns", "2")]
     assert load(main("option iptable_queue_dns 2\noption iptable_queue_block 1\n"))[1] == []
 
 
@@ -302,6 +304,7 @@ def test_devices():
         False,
     )
     assert config.decisions() == {"aa:bb:cc:dd:ee:f0": ("Café 🖨", True), "aa:bb:cc:dd:ee:f2": ("", False)}
+    assert config.decided_nodes()["aa:bb:cc:dd:ee:f2"] == ("", False, "quarantine")
 
 
 @pytest.mark.parametrize(

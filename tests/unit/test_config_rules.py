@@ -98,7 +98,8 @@ def test_a_rule_with_a_wrong_option_is_left_out_as_a_whole():
         ("author", "me"),
         ("action", "drop"),
     ]:
-        text = f"config rule rule1\n\toption action block\n\toption node example.org\n\toption {option} {value}\n"
+        text = "config rule rule1\n\toption action block\n\toption node example.org\n"
+        text += f"\toption {option} {value}\n"
         if option == "domain":
             text = text.replace("\toption node example.org\n", "")
         config, problems = load(text + WELL)

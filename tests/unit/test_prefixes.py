@@ -4,6 +4,7 @@
 import random
 import time
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -77,6 +78,16 @@ def test_what_says_the_same_as_what_is_around_it_costs_nothing():
     assert len(carver.block) == 100
 
 
+def test_neighbours_do_not_grow_together():
+    carver = Carver()
+    carver.add(prefix("192.0.2.0/25"), "block")
+    carver.add(prefix("192.0.2.128/25"), "block")
+    for _ in range(2):
+        carver.add(prefix("192.0.2.1"), "allow")
+        carver.remove(prefix("192.0.2.1"), "allow")
+        assert shown(carver.block) == ["192.0.2.0/25", "192.0.2.128/25"]
+
+
 def test_no_entry_no_removal():
     carver = Carver()
     carver.add(prefix("192.0.2.0/24"), "block")
@@ -128,7 +139,7 @@ def _check(carver, entries):
         assert first >> shift << shift == first
         spans.append((len(network), first, first + (1 << shift)))
     spans.sort()
-    for one, two in zip(spans, spans[1:], strict=False):
+    for one, two in pairwise(spans):
         assert one[0] != two[0] or one[2] <= two[1], "pieces overlap"
     for size in (4, 16):
         for high in (True, False):
