@@ -167,6 +167,12 @@ class IptablesBlock:
         if self._bridges is not None:
             self._bridges.remove()
 
+    def close(self) -> None:
+        """Close the socket. The rules stay, and another method opens it again."""
+        if self._ipset is not None:
+            self._ipset.close()
+            self._ipset = None
+
     def counters(self) -> dict[str, int]:
         """What was blocked since the first :meth:`install`.
 
