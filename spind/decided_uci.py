@@ -156,7 +156,7 @@ def _options(type_: str, said: Mapping[str, Value]) -> dict[str, Value]:
         for text in [value] if isinstance(value, str) else value:
             if _UNPRINTABLE.search(text):
                 raise ValueError(f"control characters in {text[:64]!r}")
-    return dict.fromkeys(SECTIONS[type_], "") | dict(said)
+    return dict(said) | {option: "" for option in SECTIONS[type_] if option not in said}
 
 
 def _node_change(key: str, name: str, ignore: bool, more: Mapping[str, str]) -> SectionChange:

@@ -58,7 +58,9 @@ def test_large_entries_are_bounded_by_bytes(audit):
     assert len(kept) * ENTRY_BYTES > MAX_BYTES // 2
 
 
-@pytest.mark.parametrize("tail", [b'{"n":', b'{"n":3}', b"\xff\xfe", b"[1]\n", b"null\n", b"[" * 30_000, b"\n\n"])
+@pytest.mark.parametrize(
+    "tail", [b'{"n":', b'{"n":3}', b"\xff\xfe", b"[1]\n", b"null\n", b"[" * 30_000, b"\n\n"]
+)
 def test_what_is_torn_is_left_out_and_what_follows_is_not(audit, tail):
     audit.append({"n": 1})
     with audit.path.open("ab") as file:

@@ -137,7 +137,7 @@ def test_it_stays_bounded_and_keeps_the_newest(journal, monkeypatch):
         had_old = has_old
         if step % 97 == 0:
             most = max(most, on_disk(journal))
-        if step % 1009 == 0 or has_old and step % 31 == 0:
+        if step % 1009 == 0 or (has_old and step % 31 == 0):
             assert again_without_writing(journal) == dict(list(newest.items())[-300:])
     assert turns > 5
     assert most < 2 * 40_000 + 300 * 60

@@ -29,7 +29,7 @@ config spind 'spind'
 config device 'printer'
 	option mac '02:00:00:00:00:01'
 	option name 'Printer'  # first floor
-	option profile 'adults'
+	option profile 'local'
 
 config device
 	option mac '02-00-00-00-00-02'
@@ -472,3 +472,39 @@ def test_state_that_cannot_be_read_is_told(tmp_path):
     assert problem == f"cannot read {state.path}: not a regular file"
     with pytest.raises(StoreError, match="directory"):
         state.save(IDS)
+
+
+PROFILES = {"02:00:00:00:00:01": "quarantine"}
+
+
+def test_profiles_that_devices_were_given_come_back(tmp_path):
+    state = StateFile(str(tmp_path))
+    assert state.load_profiles() == ({}, "")
+    state.save(IDS, PROFILES)
+    assert state.load() == (IDS, "")
+    assert state.load_profiles() == (PROFILES, "")
+    state.save(IDS)
+    assert state.load_profiles() == ({}, "")
+
+
+def test_state_of_an_earlier_version_has_no_profiles(tmp_path):
+    state = StateFile(str(tmp_path))
+    state.path.write_text('{"version": 1, "ids": {"02:00:00:00:00:01": 1}}')
+    assert state.load() == ({"02:00:00:00:00:01": 1}, "")
+    assert state.load_profiles() == ({}, "")
+
+
+@pytest.mark.parametrize("profiles", ["[]", '{"x": "local"}', '{"02:00:00:00:00:01": 1}', "1"])
+def test_damaged_profiles_are_damaged_state(tmp_path, profiles):
+    state = StateFile(str(tmp_path))
+    state.path.write_text(f'{{"version": 1, "ids": {{}}, "profiles": {profiles}}}')
+    assert "is damaged" in state.load_profiles()[1]
+    assert (tmp_path / "state.json.bad").exists()
+
+
+def test_what_a_killed_process_left_of_the_state_is_swept_away(tmp_path):
+    left = tmp_path / ".state.json.0123456789ab"
+    left.write_text("x")
+    os.utime(left, (1, 1))
+    StateFile(str(tmp_path)).load()
+    assert list(tmp_path.iterdir()) == []
