@@ -19,12 +19,9 @@ from spind.calls import (
     check_arguments,
 )
 from spind.commands import Command
+from spind.deeds import Deeds
 from spind.engine import Engine
-from spind.events import AssignAddress, Event, IgnoreAddress, ResetIgnored, SetIgnored, SetName
 from spind.flows import WINDOW_STEP
-from spind.hostile import clean_name
-from spind.ignore import parse_prefix
-from spind.model import parse_address
 from spind.shapes import Json
 from spind.views import PAGE_LIMIT, Views, accuracy_notes
 
@@ -38,8 +35,6 @@ __all__ = [
     "Caller",
     "Method",
 ]
-
-LISTS = ("ignore", "block", "allow")
 
 
 class Api:
@@ -57,8 +52,8 @@ class Api:
         what adapters know to the ``status`` method; ``on_call`` hears that somebody looks."""
         self._engine = engine
         self._views = Views(engine, clock)
+        self._deeds = Deeds(engine, self._views, clock, carry_out)
         self._clock = clock
-        self._carry_out = carry_out
         self._status = status
         self._on_call = on_call
         self._started = clock()
@@ -73,80 +68,8 @@ class Api:
             raise ApiError(REFUSED, f"{name} changes something, and the role viewer may only look")
         arguments = check_arguments(method, params)
         self._on_call()
+        self._deeds.begin(caller, name)
         return method.handler(**arguments)
-
-    def _do(self, event: Event) -> None:
-        self._carry_out(self._engine.handle(event, self._clock()))
-
-    def _decidable(self, node: int) -> None:
-        """Refuse to decide about a node that UCI could not name."""
-        if not self._views.node(node).decision_key:
-            raise ApiError(REFUSED, f"node {node} has no MAC, domain or address to remember it by")
-
-    def _set_device_name(self, node: int, name: str) -> None:
-        self._decidable(node)
-        try:
-            name = clean_name(name)
-        except ValueError as error:
-            raise ApiError(REFUSED, f"name: {error}") from error
-        self._do(SetName(node, name))
-
-    def _node_add_ip(self, node: int, ipaddr: str) -> None:
-        try:
-            address = parse_address(ipaddr)
-        except ValueError as error:
-            raise ApiError(REFUSED, "Invalid IP address") from error
-        if node:
-            self._views.node(node)
-        if self._engine.nodes.has_address(address):
-            raise ApiError(REFUSED, "IP address already assigned to a node")
-        self._do(AssignAddress(node, address))
-
-    def _list(self, name: str, *, change: bool) -> None:
-        if name not in LISTS:
-            raise ApiError(REFUSED, "Unknown ip list name, should be 'ignore', 'block', or 'allow'")
-        if change and name != "ignore":
-            raise ApiError(
-                REFUSED, f"list {name!r}: this version only shows; it neither blocks nor allows yet"
-            )
-
-    def _list_iplist(self, list: str) -> list[str]:  # noqa: A002 - the argument's name on the wire
-        self._list(list, change=False)
-        return self._engine.decisions.ignored_texts() if list == "ignore" else []
-
-    def _add_iplist_node(self, list: str, node: int) -> None:  # noqa: A002
-        self._list(list, change=True)
-        self._decidable(node)
-        self._do(SetIgnored(node, ignored=True))
-
-    def _remove_iplist_node(self, list: str, node: int) -> None:  # noqa: A002
-        self._list(list, change=True)
-        self._decidable(node)
-        self._do(SetIgnored(node, ignored=False))
-
-    def _prefix(self, text: str) -> str:
-        try:
-            parse_prefix(text)
-        except ValueError as error:
-            raise ApiError(REFUSED, "Invalid IP address") from error
-        return text
-
-    def _add_iplist_ip(self, list: str, ip: str) -> None:  # noqa: A002
-        self._list(list, change=True)
-        try:
-            self._do(IgnoreAddress(self._prefix(ip), ignored=True))
-        except ValueError as error:
-            raise ApiError(REFUSED, f"ip: {error}") from error
-
-    def _remove_iplist_ip(self, list: str, ip: str) -> None:  # noqa: A002
-        self._list(list, change=True)
-        self._do(IgnoreAddress(self._prefix(ip), ignored=False))
-
-    def _reset_iplist_ignore(self) -> None:
-        self._do(ResetIgnored())
-
-    def _get_flow_block(self) -> list[Json]:
-        return []
 
     def _list_rpc_methods(self) -> list[Json]:
         return [
@@ -191,6 +114,9 @@ class Api:
         offset = Arg("offset", "integer", "items to skip; default 0", optional=True)
         since = Arg("since", "integer", "Unix seconds; only what was seen since", optional=True)
         device = Arg("device", "string", "MAC of a device")
+        block = Arg("block", "integer", "1 blocks, 0 allows again")
+        profile = Arg("profile", "string", "name of a profile")
+        entry = Arg("id", "integer", "id of a rule, or of an entry of the audit list")
         any_device = device._replace(optional=True)
         any_node = node._replace(optional=True)
         read, write = False, True
@@ -209,28 +135,42 @@ class Api:
                 "Give a node a name; an empty one takes it back.",
                 (node, Arg("name", "string", "up to 64 characters")),
                 write,
-                self._set_device_name,
+                self._deeds.set_device_name,
             ),
             (
                 "node_add_ip",
                 "Give a node an address by hand; node 0 makes a new one.",
                 (node, Arg("ipaddr", "string", "an IPv4 or IPv6 address")),
                 write,
-                self._node_add_ip,
+                self._deeds.node_add_ip,
             ),
-            ("list_iplist", "The addresses of a list.", (which,), read, self._list_iplist),
+            ("list_iplist", "The addresses of a list.", (which,), read, self._deeds.list_iplist),
             (
                 "add_iplist_node",
                 "Put a node on a list; it stays there with all its addresses.",
                 (which, node),
                 write,
-                self._add_iplist_node,
+                self._deeds.add_iplist_node,
             ),
-            ("remove_iplist_node", "Take a node off a list.", (which, node), write, self._remove_iplist_node),
-            ("add_iplist_ip", "Put an address or prefix on a list.", (which, ip), write, self._add_iplist_ip),
-            ("remove_iplist_ip", "Take an address off a list.", (which, ip), write, self._remove_iplist_ip),
-            ("reset_iplist_ignore", "Ignore nothing any more.", (), write, self._reset_iplist_ignore),
-            ("get_flow_block", "Pairs of nodes that are blocked.", (), read, self._get_flow_block),
+            ("remove_iplist_node", "Take a node off a list.", (which, node), write, self._deeds.remove_iplist_node),
+            ("add_iplist_ip", "Put an address or prefix on a list.", (which, ip), write, self._deeds.add_iplist_ip),
+            ("remove_iplist_ip", "Take an address off a list.", (which, ip), write, self._deeds.remove_iplist_ip),
+            ("reset_iplist_ignore", "Ignore nothing any more.", (), write, self._deeds.reset_iplist_ignore),
+            (
+                "set_flow_block",
+                "Block what two nodes exchange, or allow it again; one of them is a device.",
+                (Arg("node1", "integer", "id of a node"), Arg("node2", "integer", "id of a node"), block),
+                write,
+                self._deeds.set_flow_block,
+            ),
+            (
+                "set_device_flow_block",
+                "Block what a device exchanges with a node, or allow it again.",
+                (device, node, block),
+                write,
+                self._deeds.set_device_flow_block,
+            ),
+            ("get_flow_block", "Pairs of nodes that are blocked.", (), read, self._deeds.get_flow_block),
             ("list_rpc_methods", "This list.", (), read, self._list_rpc_methods),
             ("status", "The daemon: version, back-ends, counters, tables.", (), read, self._status_method),
             (
@@ -264,6 +204,84 @@ class Api:
                 read,
                 self._views.get_traffic,
             ),
+            (
+                "set_ignore",
+                "Hide a node from views and messages, or show it again; what blocks it goes on blocking.",
+                (node, Arg("ignore", "boolean", "whether to hide it")),
+                write,
+                self._deeds.set_ignore,
+            ),
+            ("list_rules", "All rules, oldest first.", (limit, offset), read, self._deeds.list_rules),
+            (
+                "add_rule",
+                "Block or allow: a device or all, a party or all, for a time or for good.",
+                (
+                    any_device,
+                    any_node,
+                    Arg("domain", "string", "host name or domain, with all names below it", optional=True),
+                    ip._replace(optional=True),
+                    Arg("port", "integer", "port of the other party", optional=True),
+                    Arg("protocol", "string", "tcp, udp, icmp or a number", optional=True),
+                    Arg("action", "string", "block or allow"),
+                    Arg("until", "integer", "Unix seconds at which it ends", optional=True),
+                    Arg(
+                        "schedule", "string", "times of the week, as in 'mon-fri 22:00-06:30'", optional=True
+                    ),
+                    Arg("comment", "string", "why it is there, up to 200 characters", optional=True),
+                ),
+                write,
+                self._deeds.add_rule,
+            ),
+            ("remove_rule", "Take a rule back.", (entry,), write, self._deeds.remove_rule),
+            (
+                "list_profiles",
+                "The profiles, each with the devices that have it.",
+                (),
+                read,
+                self._deeds.list_profiles,
+            ),
+            (
+                "set_device_profile",
+                "Give a device a profile, or take it back (empty); 'learned' makes one of what it used.",
+                (device, profile),
+                write,
+                self._deeds.set_device_profile,
+            ),
+            (
+                "set_profile",
+                "Make a profile, or change what is given of one.",
+                (
+                    profile,
+                    Arg("name", "string", "what people call it", optional=True),
+                    Arg("description", "string", "what it is for", optional=True),
+                    Arg("default", "string", "allow or block: for what is not listed", optional=True),
+                    *(
+                        Arg(name, "array", "host names or domains", optional=True)
+                        for name in ("allow_domain", "block_domain")
+                    ),
+                    *(
+                        Arg(name, "array", "addresses, prefixes, home or internet", optional=True)
+                        for name in ("allow_ip", "block_ip")
+                    ),
+                ),
+                write,
+                self._deeds.set_profile,
+            ),
+            (
+                "remove_profile",
+                "Take a profile back; one that comes with spind is as shipped again.",
+                (profile,),
+                write,
+                self._deeds.remove_profile,
+            ),
+            (
+                "list_audit",
+                "Who decided what through which interface, the latest first.",
+                (since, limit, offset),
+                read,
+                self._deeds.list_audit,
+            ),
+            ("undo", "Have what was before an entry of the audit list again.", (entry,), write, self._deeds.undo),
         ]
         return [
             Method(name, doc, args, "complex", writes, handler) for name, doc, args, writes, handler in rows

@@ -68,6 +68,20 @@ class Attributor:
         self._connections.add(conn, now)
         return conn
 
+    def peer_of_blocked(
+        self, key: ConnKey, sender: Node | None, *, up: bool, now: float
+    ) -> tuple[Node, Node, str, Evidence] | None:
+        """Device, node, name and evidence of a packet that went no further; ``None`` without a device."""
+        if up:
+            device = sender or self._nodes.device_at(key.src)
+            remote = key.dst
+        else:
+            device = self._nodes.device_at(key.dst)
+            remote = key.src
+        if device is None:
+            return None
+        return device, *self._peer(device, remote, now)
+
     def _parties(
         self, key: ConnKey, sender: Node | None, now: float, *, answered: bool
     ) -> tuple[Node, bool] | None:

@@ -14,14 +14,13 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from pathlib import Path
 from socket import socket
-from typing import NamedTuple
 
-from spind.model import Mac
+from spind.events import BlockedSeen
 from spind.netlink_socket import NETLINK_NETFILTER, open_netlink, request
 from spind.wire.errors import WireError
 from spind.wire.netlink import NLM_F_ACK, NLMSG_ERROR, Message, error_code, messages
 from spind.wire.nflog import LOG_CONFIG, LOG_PACKET, bind_request, parse_logged
-from spind.wire.packet import Packet, parse_ip
+from spind.wire.packet import parse_ip
 
 PREFIX_UP = "spin up"
 """What the rules write before a packet that came from the home."""
@@ -46,18 +45,6 @@ _RECEIVE_BUFFER = 1 << 20
 _SLICE_SECONDS = 0.001
 
 _GROUPS = Path("/proc/net/netfilter/nfnetlink_log")
-
-
-class BlockedSeen(NamedTuple):
-    """A packet was blocked: on its way up, from a device of the home, or down, to one.
-
-    ``mac`` is the sender's MAC where the packet came in from the home's side, else ``None``.
-    The packet's ``payload`` is cut short.
-    """
-
-    packet: Packet
-    mac: Mac | None
-    up: bool
 
 
 class BlockLog:

@@ -116,6 +116,14 @@ class NftablesBlock:
         if f"table {TABLE}" in tables and len(_nft(f"list table {TABLE}\n").splitlines()) <= 2:
             _nft(f"delete table {TABLE}\n", watch)  # all there was of it: its name, and a brace
 
+    def close(self) -> None:
+        """Close the sockets; the rules stay. Any other method opens them again."""
+        self._known = None
+        for each in (self._socket, self._watch):
+            if each is not None:
+                each.close()
+        self._socket = self._watch = None
+
     def counters(self) -> dict[str, int]:
         """What was blocked since our table came to be.
 

@@ -26,7 +26,7 @@ class Caller(NamedTuple):
 
 
 class Arg(NamedTuple):
-    """An argument: ``type`` is one of string, integer, boolean, complex (JSON object)."""
+    """An argument: ``type`` is one of string, integer, boolean, array (of strings), complex (JSON object)."""
 
     name: str
     type: str
@@ -49,6 +49,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
     "boolean": (bool, int),
+    "array": (list,),
     "complex": (dict,),
 }
 
@@ -70,6 +71,8 @@ def check_arguments(method: Method, params: Mapping[str, object]) -> dict[str, o
         value = params[arg.name]
         if not isinstance(value, _TYPES[arg.type]) or (arg.type == "integer" and isinstance(value, bool)):
             raise ApiError(INVALID_ARGUMENTS, f"{arg.name} must be of type {arg.type}")
+        if arg.type == "array" and not all(isinstance(item, str) for item in list(value)):  # type: ignore[call-overload]
+            raise ApiError(INVALID_ARGUMENTS, f"{arg.name} must be an array of strings")
         if arg.type == "integer" and not -(2**53) < int(str(value)) < 2**53:
             raise ApiError(INVALID_ARGUMENTS, f"{arg.name} is out of range")
     return dict(params)

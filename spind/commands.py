@@ -8,6 +8,10 @@ first message that mentions it.
 
 from typing import NamedTuple
 
+from spind.changes import Change
+from spind.model import Address, ConnKey
+from spind.ruleset import ClassesChange, Ruleset, SetChange
+
 Json = dict[str, object]
 
 
@@ -89,28 +93,57 @@ class CounterChanged(NamedTuple):
     number: int
 
 
-class SaveDecision(NamedTuple):
-    """What people decided about a node, to be kept in UCI.
+class Save(NamedTuple):
+    """What people decided, to be kept in UCI: ``after``. ``before`` is what held until now."""
 
-    ``key`` is a device's MAC, or a site's registrable domain or address; ``name`` is empty where
-    it has none of its own.
-    """
+    before: Change
+    after: Change
 
-    key: str
+
+class RecordAudit(NamedTuple):
+    """An entry for the audit list's file."""
+
+    entry: Json
+
+
+class Enforce(NamedTuple):
+    """The kernel shall enforce all of this. It is the engine's own, and changes with it."""
+
+    ruleset: Ruleset
+
+
+class EnforceElements(NamedTuple):
+    """Elements of sets and classes changed, nothing else."""
+
+    changes: tuple[SetChange | ClassesChange, ...]
+
+
+class CutConnections(NamedTuple):
+    """Connections that are blocked from now on, each with whether the device opened it."""
+
+    connections: list[tuple[ConnKey, bool]]
+
+
+class BlockedReport(NamedTuple):
+    """A packet was blocked: a row as in ``SPIN/traffic``."""
+
+    flow: Json
+
+
+class KeepName(NamedTuple):
+    """A name in rules has an address: to be remembered beyond a restart."""
+
+    address: Address
     name: str
-    ignore: bool
-
-
-class SaveIgnoredAddresses(NamedTuple):
-    """The addresses and prefixes that are ignored by themselves, for UCI."""
-
-    addresses: list[str]
+    expires: float
 
 
 class SaveState(NamedTuple):
-    """Node ids of devices changed, to be kept in the state directory (MAC -> id)."""
+    """Node ids of devices changed, to be kept in the state directory (MAC -> id), and the profiles that
+    devices were given when they were new (MAC -> profile)."""
 
     ids: dict[str, int]
+    profiles: dict[str, str]
 
 
 class Notice(NamedTuple):
@@ -129,8 +162,13 @@ Command = (
     | DnsQuerySeen
     | ListChanged
     | CounterChanged
-    | SaveDecision
-    | SaveIgnoredAddresses
+    | Save
+    | RecordAudit
+    | Enforce
+    | EnforceElements
+    | CutConnections
+    | BlockedReport
+    | KeepName
     | SaveState
     | Notice
 )

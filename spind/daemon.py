@@ -26,27 +26,34 @@ from spind.api import REFUSED, Api, ApiError
 from spind.calls import Caller
 from spind.capture import Capture
 from spind.capture_backend import CaptureRules
-from spind.capture_rules import CaptureSpec, one_bit
+from spind.audit import to_json
+from spind.audit_file import AuditFile
+from spind.capture_rules import CaptureSpec, bits
+from spind.changes import RuleChange
 from spind.commands import (
     Command,
+    Enforce,
     Json,
     NodeChanged,
     Notice,
-    SaveDecision,
-    SaveIgnoredAddresses,
+    RecordAudit,
+    Save,
     SaveState,
     Verdict,
 )
 from spind.config import Problem
-from spind.config_options import Config
+from spind.config_options import Config, DeviceSection, SiteSection
 from spind.conntrack import ConntrackReader
 from spind.engine import ACCEPT, Engine
-from spind.events import Decided, Event, KernelCounters, PacketSeen, Tick
+from spind.events import Decided, Event, KernelCounters, PacketSeen, Placed, Restore, Tick
+from spind.guard import Guard
 from spind.jsonrpc import handle
 from spind.loop_watch import LoopWatch
+from spind.model import parse_mac
 from spind.mqtt_pub import MqttPublisher, MqttSettings
 from spind.neighbours import NeighbourWatcher
 from spind.rpc_socket import RpcSocket, RpcSocketError
+from spind.ruleset import Placement
 from spind.shapes import node_shape
 from spind.store import StateFile, Store, StoreError
 
@@ -82,12 +89,20 @@ _MQTT_OPTIONS = (
     "pubsub_tls_ca_file",
     "pubsub_rpc",
 )
-_CAPTURE_OPTIONS = ("capture_backend", "iptable_queue_dns", "iptable_queue_block", "ctmark_mask")
+_CAPTURE_OPTIONS = (
+    "capture_backend",
+    "iptable_queue_dns",
+    "iptable_queue_block",
+    "iptable_queue_inspect",
+    "ctmark_mask",
+)
+_BLOCK_OPTIONS = ("block_backend", "block_log_group")
 _HOME_OPTIONS = ("lan", "lease_file")
 _START_OPTIONS = (
     "mode",
     "pid_file",
     "state_dir",
+    "history_dir",
     *(name for name in Config.__slots__ if name.startswith("limit_")),
 )
 """Options that only a restart brings into force: what they size or place exists from the start on."""
@@ -104,17 +119,25 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._state = StateFile(config.state_dir)
         ids, damage = self._state.load()
+        given, _ = self._state.load_profiles()
         if damage:
             log.warning("%s", damage)
         self._engine = Engine(
-            config.limits, ids=ids, local=config.mode == "local", retain=config.node_cache_retain_time
+            config.limits,
+            ids=ids,
+            local=config.mode == "local",
+            retain=config.node_cache_retain_time,
+            given=given,
+            wall_clock=_wall_clock,
         )
+        self._audit_file = AuditFile(config.history_dir)
         self._skew = time.time() - self._loop.time()
         self._failed_events = 0
         self._api = Api(self._engine, self._clock, self._decide, self._status, self._hurry)
         self._watch = LoopWatch(self._loop)
         self._neighbours = self._make_neighbours()
         self._neighbours_problem = ""
+        self._guard = Guard(self._loop, config.history_dir, self._give, self._is_lan)
         self._queues: list[Capture] = []
         self._rules: CaptureRules | None = None
         self._capture_problem = ""
@@ -128,7 +151,7 @@ class Daemon:
         self._mqtt = self._make_mqtt(announce_restart=True)
         self._socket = RpcSocket(self._api, config.rpc_socket)
         self._saving: asyncio.Task[None] | None = None
-        self._unsaved: dict[str, int] | None = None
+        self._unsaved: SaveState | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._reload_asked = False
         self._stopping = asyncio.Event()
@@ -163,9 +186,12 @@ class Daemon:
     def _start(self) -> None:
         log.info("spind %s, mode %s, configuration %s", __version__, self._config.mode, self._store.path)
         self._tell_problems()
-        self._give(Decided(self._config.decisions(), self._config.ignore_ip))
+        self._load_audit()
+        self._give(self._decided())
+        self._guard.remember()
         self._start_neighbours()
         self._mqtt.start()
+        self._start_guard()
         self._start_capture()
         try:
             self._conntrack.start()
@@ -183,6 +209,7 @@ class Daemon:
             self._ticker.cancel()
         await self._socket.stop()
         self._stop_capture()
+        self._guard.stop(remove=not self._config.block_on_stop)
         self._conntrack.stop()
         self._neighbours.stop()
         await self._mqtt.stop()
@@ -193,7 +220,7 @@ class Daemon:
             await self._saving
         ids = self._engine.nodes.ids()
         if ids:
-            await self._write_state(ids)
+            await self._write_state(SaveState(ids, dict(self._engine.nodes.given)))
         log.info("stopped")
 
     def _write_pid_file(self) -> Path | None:
@@ -258,19 +285,31 @@ class Daemon:
 
     def _start_capture(self) -> None:
         config = self._config
-        mark = one_bit(config.ctmark_mask)
-        numbers = dict.fromkeys((config.iptable_queue_dns, config.iptable_queue_block))
+        marks = bits(config.ctmark_mask)
+        numbers = (config.iptable_queue_dns, config.iptable_queue_block, config.iptable_queue_inspect)
         spec = CaptureSpec(
             config.mode,
             self._neighbours.rule_interfaces(),
             config.iptable_queue_dns,
             config.iptable_queue_block,
-            mark,
+            marks.done,
+            queue_inspect=config.iptable_queue_inspect,
+            cut_mark=marks.cut,
+            inspect_mark=marks.inspect,
         )
         self._capture_problem = ""
         try:
             for number in numbers:
-                queue = Capture(self._loop, number, self._packet, self._neighbours.is_lan, done_mark=mark)
+                queue = Capture(
+                    self._loop,
+                    number,
+                    self._packet,
+                    self._is_lan,
+                    done_mark=marks.done,
+                    cut_mark=marks.cut,
+                    inspect_mark=marks.inspect,
+                    inspect=number == config.iptable_queue_inspect,
+                )
                 queue.start()
                 self._queues.append(queue)
             self._rules = CaptureRules(self._loop, config.capture_backend, spec)
@@ -280,6 +319,23 @@ class Daemon:
             self._capture_problem = f"no packets are captured, so names are missing: {error}"
             log.error("%s", self._capture_problem)
             self._stop_capture()
+
+    def _start_guard(self) -> None:
+        self._give(Placed(self._placement()))
+        config = self._config
+        self._guard.start(config.block_backend, config.block_log_group, self._engine.policy.ruleset)
+
+    def _placement(self) -> Placement:
+        config = self._config
+        return Placement(
+            config.mode,
+            self._neighbours.rule_interfaces(),
+            bits(config.ctmark_mask),
+            config.block_log_group,
+        )
+
+    def _is_lan(self, index: int) -> bool:
+        return self._neighbours.is_lan(index)
 
     def _stop_capture(self) -> None:
         # Queues first, while their rules let packets past: with a hook the kernel drops what waits.
@@ -292,6 +348,7 @@ class Daemon:
 
     def _interfaces_changed(self, interfaces: tuple[str, ...]) -> None:
         log.info("the home's interfaces: %s", ", ".join(interfaces) or "none so far")
+        self._give(Placed(self._placement()))
         if self._rules is not None:
             try:
                 self._rules.set_interfaces(interfaces)
@@ -307,7 +364,7 @@ class Daemon:
             if type(command) is Verdict:
                 verdict = command
             else:
-                self._mqtt.publish(command)
+                self._do(command)
         return verdict
 
     def _give(self, event: Event) -> None:
@@ -330,53 +387,93 @@ class Daemon:
 
     def _carry_out(self, commands: Iterable[Command]) -> None:
         for command in commands:
-            if isinstance(command, SaveState):
-                self._save_state(command.ids)
-            elif isinstance(command, Notice):
-                log.log(command.level, "%s", command.message)
-            else:
-                self._mqtt.publish(command)
+            self._do(command)
+
+    def _do(self, command: Command) -> None:
+        """Carry out one command; what the kernel refuses is tried again, and told by ``status``."""
+        if isinstance(command, SaveState):
+            self._save_state(command)
+        elif isinstance(command, Notice):
+            log.log(command.level, "%s", command.message)
+        elif isinstance(command, Save):
+            self._save_by_itself(command)
+        elif isinstance(command, RecordAudit):
+            self._append_audit(command.entry)
+        else:
+            try:
+                if self._guard.carry_out(command):
+                    return
+            except OSError as error:
+                log.error("%s", error, extra=logs.ONCE)
+                return
+            self._mqtt.publish(command)
 
     def _decide(self, commands: list[Command]) -> None:
         """Keep a decision in UCI before anybody hears of it; where that fails, it was never made."""
-        decisions = {c.key: (c.name, c.ignore) for c in commands if isinstance(c, SaveDecision)}
-        lists = [c.addresses for c in commands if isinstance(c, SaveIgnoredAddresses)]
+        saves = [command for command in commands if isinstance(command, Save)]
         try:
-            if decisions:
-                self._store.save_decisions(decisions)
-            for addresses in lists:
-                self._store.save_ignored_addresses(addresses)
-            if decisions or lists:
-                # Other options that were edited meanwhile wait for the reload that compares them.
-                fresh = self._store.load(self._config)[0]
-                self._config = replace(
-                    self._config, devices=fresh.devices, sites=fresh.sites, ignore_ip=fresh.ignore_ip
-                )
+            if saves:
+                self._store.apply([save.after for save in saves])
         except (StoreError, ValueError) as error:
-            with contextlib.suppress(StoreError):
-                fresh = self._store.load(self._config)[0]
-                self._config = replace(
-                    self._config, devices=fresh.devices, sites=fresh.sites, ignore_ip=fresh.ignore_ip
-                )
-            self._give(Decided(self._config.decisions(), self._config.ignore_ip))
+            self._take_back(saves)
             log.error("a decision was not kept: %s", error)
             raise ApiError(REFUSED, f"not done, since it cannot be kept: {error}") from error
-        self._carry_out(commands)
+        self._carry_out(command for command in commands if not isinstance(command, Save))
+        if saves and self._guard.problems():
+            log.error("a decision is kept, and not in force: %s", self._guard.problems()[0])
 
-    def _save_state(self, ids: dict[str, int]) -> None:
+    def _take_back(self, saves: list[Save]) -> None:
+        """Have the engine as it was before changes that could not be kept."""
+        restore = Restore(tuple(save.before for save in reversed(saves)))
+        commands = self._engine.handle(restore, self._clock())
+        self._carry_out(command for command in commands if not isinstance(command, Save))
+        # What the engine wanted of the kernel was not done: have all of it as it is now.
+        self._do(Enforce(self._engine.policy.ruleset))
+
+    def _save_by_itself(self, save: Save) -> None:
+        """The time decided: a rule is over."""
+        try:
+            self._store.apply([save.after])
+        except (StoreError, ValueError) as error:
+            log.error("a rule that is over stays in the configuration: %s", error)
+        entry = self._engine.audit.record(Caller("clock", "spind"), "until", [save], self._clock())
+        self._append_audit(to_json(entry))
+
+    def _append_audit(self, entry: Json) -> None:
+        try:
+            self._audit_file.append(entry)
+        except (StoreError, ValueError) as error:
+            log.error("the audit list is not kept: %s", error, extra=logs.ONCE)
+
+    def _load_audit(self) -> None:
+        """The audit list of before a restart; ids of rules in it are not given again."""
+        try:
+            lines = self._audit_file.load()
+        except StoreError as error:
+            log.error("the audit list begins anew: %s", error)
+            return
+        damaged = self._engine.audit.load(lines)
+        if damaged:
+            log.warning("%d entries of the audit list cannot be understood", damaged)
+        for entry in self._engine.audit:
+            for before, _ in entry.changes:
+                if isinstance(before, RuleChange):
+                    self._engine.rules.reserve(before.id)
+
+    def _save_state(self, state: SaveState) -> None:
         """Write node ids outside the loop: flash is slow. The latest wins."""
-        self._unsaved = ids
+        self._unsaved = state
         if self._saving is None or self._saving.done():
             self._saving = self._loop.create_task(self._save_states(), name="save state")
 
     async def _save_states(self) -> None:
         while self._unsaved is not None:
-            ids, self._unsaved = self._unsaved, None
-            await self._write_state(ids)
+            state, self._unsaved = self._unsaved, None
+            await self._write_state(state)
 
-    async def _write_state(self, ids: dict[str, int]) -> None:
+    async def _write_state(self, state: SaveState) -> None:
         try:
-            await self._loop.run_in_executor(None, self._state.save, ids)
+            await self._loop.run_in_executor(None, self._state.save, state.ids, state.profiles)
         except StoreError as error:
             log.warning("ids of devices are not kept: %s", error)
 
@@ -397,6 +494,7 @@ class Daemon:
             **self._conntrack.counters(),
             **self._neighbours.counters(),
             **self._capture_counters(),
+            **self._guard.counters(),
         }
         self._give(KernelCounters(counters))
 
@@ -435,7 +533,9 @@ class Daemon:
         """Read the file again; restart just the adapters whose options changed. A bad file leaves
         everything as it is."""
         try:
-            config, problems = self._store.load(self._config)
+            # In a thread: thousands of rules take a second.
+            in_force = self._in_force()
+            config, problems = await self._loop.run_in_executor(None, self._store.load, in_force)
         except StoreError as error:
             log.error("reload: %s; the configuration in force stays", error)
             return
@@ -450,13 +550,19 @@ class Daemon:
         for name in changed(_START_OPTIONS):
             log.warning("option %s: in force after a restart", name)
         self._engine.retain = config.node_cache_retain_time
-        self._give(Decided(config.decisions(), config.ignore_ip))
+        time.tzset()
+        self._give(self._decided())
         if changed(("conntrack_interval",)):
             self._conntrack.set_interval(config.conntrack_interval)
         if changed(_HOME_OPTIONS):
             self._neighbours.stop()
             self._neighbours = self._make_neighbours()
             self._start_neighbours()
+        if changed((*_BLOCK_OPTIONS, "ctmark_mask")):
+            self._guard.stop(remove=False)
+            self._start_guard()
+        else:
+            self._give(Placed(self._placement()))
         if changed((*_CAPTURE_OPTIONS, *_HOME_OPTIONS)):
             self._stop_capture()
             self._start_capture()
@@ -467,6 +573,39 @@ class Daemon:
             self._mqtt.start()
         if changed(("rpc_socket",)):
             await self._move_socket(old.rpc_socket)
+
+    def _decided(self) -> Decided:
+        """What the configuration says people decided."""
+        config = self._config
+        self._engine.rules.reserve(config.highest_rule_id)
+        return Decided(
+            config.decided_nodes(),
+            config.ignore_ip,
+            config.rules,
+            config.all_profiles(),
+            config.new_device_profile,
+            config.doh_resolvers,
+            config.refuse_doh,
+        )
+
+    def _in_force(self) -> Config:
+        """The configuration with what was decided since it was read: what holds where the file is bad."""
+        devices, sites = [], []
+        for key, decision in self._engine.nodes.decisions().items():
+            try:
+                mac = parse_mac(key)
+            except ValueError:
+                sites.append(SiteSection("", key, decision.name, decision.ignored))
+            else:
+                devices.append(DeviceSection("", mac, decision.name, decision.profile, decision.ignored))
+        return replace(
+            self._config,
+            devices=tuple(devices),
+            sites=tuple(sites),
+            ignore_ip=tuple(self._engine.ignored.texts()),
+            rules=tuple(self._engine.rules),
+            profiles=tuple(p for p in self._engine.decisions.profiles.values() if not p.builtin),
+        )
 
     async def _move_socket(self, old_path: str) -> None:
         fresh = RpcSocket(self._api, self._config.rpc_socket)
@@ -499,7 +638,7 @@ class Daemon:
             text
             for text in (self._capture_problem, self._conntrack_problem, self._neighbours_problem)
             if text
-        ]
+        ] + self._guard.problems()
         return {
             "mode": self._config.mode,
             "config": {"file": self._store.path, "problems": [str(problem) for problem in self._problems]},
@@ -511,13 +650,19 @@ class Daemon:
                 "fail_open": bool(self._queues) and all(queue.fail_open for queue in self._queues),
                 **_group(self._capture_counters(), "capture."),
             },
-            "blocking": {"backend": "none", "reason": "this version only shows"},
+            "blocking": {**self._guard.status(), **_group(self._guard.counters(), "block.")},
             "conntrack": _group(self._conntrack.counters(), "conntrack."),
             "mqtt": {**mqtt, "connected": bool(mqtt["connected"])},
             "rpc": dict(self._socket.counters),
             "memory_bytes": _resident_bytes(),
             "cpu_seconds": round(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), 3),
         }
+
+
+def _wall_clock(now: float) -> tuple[int, int]:
+    """Weekday (Monday is 0) and minute of the day, where the home is (TZ, or /etc/localtime)."""
+    local = time.localtime(now)
+    return local.tm_wday, local.tm_hour * 60 + local.tm_min
 
 
 def _group(counters: dict[str, int], prefix: str) -> dict[str, int]:

@@ -8,28 +8,35 @@ file and in a property test, and gives the same answer.
 from collections.abc import Callable
 
 from spind import inspect
+from spind.audit import Audit
 from spind.attribution import Attribution, Attributor
 from spind.commands import (
+    BlockedReport,
     Command,
     CounterChanged,
     DnsQuerySeen,
+    Json,
     NodeChanged,
     NodeDeleted,
     NodeMerged,
     SaveState,
     Verdict,
 )
-from spind.connections import Connections
-from spind.decisions import Decisions
+from spind.connections import Conn, Connections
+from spind.decisions import Decisions, Outcome
+from spind.enforcement import Enforcement
 from spind.events import (
+    BlockedSeen,
     ConnDelta,
     Event,
     KernelCounters,
     LeaseSeen,
     LocalAddresses,
+    NameRemembered,
     NeighbourGone,
     NeighbourSeen,
     PacketSeen,
+    Placed,
     Tick,
     Traffic,
     TrafficEnd,
@@ -37,14 +44,28 @@ from spind.events import (
 from spind.flows import ZERO, Flows
 from spind.ignore import IgnoreList
 from spind.limits import Limits
-from spind.model import IPPROTO_TCP, IPPROTO_UDP, Address, ConnKey, Mac
+from spind.model import (
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    Address,
+    ConnKey,
+    Evidence,
+    Mac,
+    format_address,
+)
 from spind.names import Names
 from spind.nodes import Node, Nodes
+from spind.policy import Policy
 from spind.report import TrafficRows
 from spind.resolver_streams import ResolverStreams
+from spind.rulebook import RuleBook, WallClock
+from spind.ruleset import Marks, Placement
 from spind.shapes import node_shape
 from spind.sites import registrable_domain
-from spind.wire.dns import parse_message
+from spind.wire.dns import DnsMessage, parse_message, parse_question
+from spind.wire.dns_refusal import refuse
 from spind.wire.errors import WireError
 from spind.wire.packet import Packet
 
@@ -70,8 +91,23 @@ COUNTER_SECONDS = 10.0
 SAVE_SECONDS = 300.0
 """Ids are written no more often, and at the end: whoever makes up MACs must not wear out the flash."""
 
+CANARY = "use-application-dns.net"
+"""Browsers that get no answer for this name leave DNS to the network (Mozilla's canary domain)."""
+
+ENCRYPTED_DNS_PORTS = (443, 853)
+
 ACCEPT = Verdict(accept=True, done=False)
 ACCEPT_DONE = Verdict(accept=True, done=True)
+DROP = Verdict(accept=False)
+CUT = Verdict(accept=False, cut=True)
+HOLD = Verdict(accept=False, hold=True)
+
+NOWHERE = Placement("router", (), Marks(0, 0, 0), 0)
+
+
+def utc(now: float) -> tuple[int, int]:
+    """Weekday (Monday is 0) and minute of the day at Greenwich: for homes that say nothing else."""
+    return (int(now) // 86400 + 3) % 7, int(now) % 86400 // 60
 
 
 class Engine:
@@ -84,13 +120,17 @@ class Engine:
         ids: dict[str, int] | None = None,
         local: bool = False,
         retain: float = 1800.0,
+        given: dict[str, str] | None = None,
+        wall_clock: WallClock = utc,
     ) -> None:
-        """``ids`` are node ids from before a restart, by MAC. ``local`` makes this host itself the
-        device (mode ``local``). ``retain`` is ``node_cache_retain_time`` in seconds."""
+        """``ids`` are node ids from before a restart, by MAC, ``given`` the profiles that new devices
+        were given. ``local`` makes this host itself the device (mode ``local``). ``retain`` is
+        ``node_cache_retain_time`` in seconds. ``wall_clock`` is what schedules go by."""
         self.limits = limits or Limits()
         self.local = local
         self.retain = retain
         self.nodes = Nodes(self.limits, ids)
+        self.nodes.given.update(given or {})
         self.names = Names(self.limits)
         self.flows = Flows(self.limits)
         self.connections = Connections(self.limits)
@@ -104,6 +144,8 @@ class Engine:
             "dns-malformed": 0,
             "dns-forged": 0,
             "dns-oversized": 0,
+            "dns-refused": 0,
+            "inspected": 0,
             "unattributed-bytes": 0,
             "unattributed-packets": 0,
             "resyncs": 0,
@@ -111,13 +153,20 @@ class Engine:
         self.conntrack_entries = 0
         self._resolver_streams = ResolverStreams(self.limits.streams)
         self._report = TrafficRows(self.limits.report_rows)
-        self.decisions = Decisions(self.nodes, self.ignored)
+        self.audit = Audit()
+        self.policy = Policy(NOWHERE, self.names, self.limits.blocked_addresses)
+        self.rules = RuleBook(wall_clock, self.limits.rules)
+        self.decisions = Decisions(self.nodes, self.ignored, self.rules, self.policy)
+        self.enforcement = Enforcement(
+            self.nodes, self.flows, self.connections, self.attributor, self.decisions, self.policy
+        )
         self._reported = 0.0
         self._own_mac: Mac | None = None
         self._ids_saved = float("-inf")
         self._counters_published = 0.0
         self._published: dict[str, int] = {}
         self._saved_ids: dict[str, int] = dict(ids or {})
+        self._saved_given: dict[str, str] = dict(given or {})
         self._handlers: dict[type, Callable[..., list[Command]]] = {
             PacketSeen: self._packet,
             Traffic: self._traffic,
@@ -128,6 +177,9 @@ class Engine:
             LocalAddresses: self._local_addresses,
             Tick: self._tick,
             KernelCounters: self._kernel_counters,
+            Placed: self._placed,
+            NameRemembered: self._name_remembered,
+            BlockedSeen: self._blocked,
         }
         self._deciders = self.decisions.handlers()
 
@@ -137,13 +189,25 @@ class Engine:
         if handler is not None:
             done = handler(event, now)
             # A device keeps its id: it must not be told gone, and forgotten, once it is back.
-            return done + self._gone([], now) if self.nodes.gone or self.nodes.merged else done
+            if self.nodes.gone or self.nodes.merged:
+                done += self._gone([], now)
+            return self._settled(done)
         # What people decide: rare, and what it changed is announced before the rest.
-        changed, commands = self._deciders[type(event)](event, now)
+        return self._settled(self._outcome(self._deciders[type(event)](event, now), now))
+
+    def _outcome(self, outcome: Outcome, now: float) -> list[Command]:
+        changed, commands = outcome
         out: list[Command] = []
-        for node in changed:
-            self._announce(node, now, out, at_once=True)
+        for node in dict.fromkeys(changed):
+            if not node.deleted:
+                self._announce(node, now, out, at_once=True)
         return out + commands
+
+    def _settled(self, commands: list[Command]) -> list[Command]:
+        """With what the kernel has to be told, if anything."""
+        if self.nodes.moved or self.decisions.touched or self.policy.pending:
+            return self.enforcement.settle() + commands
+        return commands
 
     def attribution(self, key: ConnKey) -> Attribution | None:
         """Whose the connection is, as long as it lives."""
@@ -151,7 +215,7 @@ class Engine:
 
     def shift(self, delta: float) -> None:
         """The clock was set by ``delta`` seconds: all that is remembered keeps its age."""
-        for table in (self.nodes, self.names, self.flows, self.connections):
+        for table in (self.nodes, self.names, self.flows, self.connections, self.policy):
             table.shift(delta)
         self._reported += delta
         self._counters_published += delta
@@ -163,9 +227,11 @@ class Engine:
         self.counters["packets"] += 1
         sender = self._sender(event, now)
         if packet.fragment:
-            return [ACCEPT]
+            return [DROP if event.inspect else ACCEPT]  # conntrack puts fragments together before us
         if DNS_PORT in (packet.dport, packet.sport) and packet.proto in (IPPROTO_UDP, IPPROTO_TCP):
-            return self._dns_packet(packet, sender, event.from_lan, now)
+            return self._dns_packet(event, sender, now)
+        if event.inspect:
+            return self._inspect(packet, sender, now)
         if sender is None and self._from_outside(packet):
             # From outside, before any firewall has seen it: conntrack tells if it got through.
             return [ACCEPT]
@@ -195,9 +261,76 @@ class Engine:
         if finding is None:
             return [ACCEPT_DONE if conn.done else ACCEPT]
         self.connections.end_stream(conn)
-        if finding.name:
-            self.attributor.rename(conn, finding.name, finding.evidence, now)
-        return [ACCEPT_DONE]
+        if not finding.name:
+            return [ACCEPT_DONE]
+        out = self._found(conn, finding, now)
+        if self.enforcement.blocks(conn):
+            self.enforcement.cut += 1
+            return [*out, CUT]
+        return [*out, ACCEPT_DONE]
+
+    def _found(self, conn: Conn, finding: inspect.Finding, now: float) -> list[Command]:
+        """The client has said a name: the connection is to it."""
+        asked = conn.name
+        self.attributor.rename(conn, finding.name, finding.evidence, now)
+        if finding.ech and asked and asked != finding.name and conn.counts is not None:
+            self.flows.get(conn.flow_key, now).note = "ech"
+        return self.enforcement.named(conn, now)
+
+    def _inspect(self, packet: Packet, sender: Node | None, now: float) -> list[Command]:
+        """A packet to an address that has names which the device may not reach, and others: it must not
+        pass before the connection's name is known."""
+        self.counters["inspected"] += 1
+        key = packet.key
+        if self.connections.get(ConnKey(key.proto, key.dst, key.dport, key.src, key.sport)) is not None:
+            return [ACCEPT_DONE]  # an answer to whom it is: the other side opened the connection
+        conn = self.attributor.connection(key, sender, now)
+        if conn is None or packet.proto != IPPROTO_TCP:
+            return [DROP]
+        if not packet.payload:
+            if conn.done and packet.flags & 0x12 != 0x02:
+                return [CUT if self.enforcement.blocks(conn) else ACCEPT_DONE]
+            if packet.flags & 0x12 == 0x02:
+                self._begin(conn, packet)
+            return [ACCEPT]
+        if packet.flags & 0x02:
+            return [DROP]  # data on a SYN (RFC 7413): the client repeats it without
+        if conn.done:  # cut by a rule, or decided before its mark was lost
+            return [CUT if self.enforcement.blocks(conn) else ACCEPT_DONE]
+        out: list[Command] = []
+        if conn.stream is None:
+            conn.stream = inspect.start_of(packet)
+            self.connections.keep_stream(conn)
+        held = conn.stream.held
+        finding = inspect.feed(conn.stream, packet)
+        if conn.stream is not None:
+            self.connections.stream_grew(conn.stream.held - held)
+        if finding is None and not conn.done:
+            return [HOLD]
+        self.connections.end_stream(conn)
+        asked = conn.name
+        if finding is not None and finding.name:
+            out = self._found(conn, finding, now)
+            blocked = self.enforcement.blocks(conn)
+            if not blocked and finding.ech and asked and asked != finding.name:
+                # The name may be a mask, and the one that the device asked for is what is behind it.
+                known = any(name == finding.name for name, _ in self.names.at(conn.remote))
+                blocked = not known and self.enforcement.blocks_name(conn, asked)
+        else:
+            blocked = self.enforcement.blocks(conn)
+        if blocked:
+            self.enforcement.cut += 1
+        return [*out, CUT if blocked else ACCEPT_DONE]
+
+    def _begin(self, conn: Conn, packet: Packet) -> None:
+        """A connection's SYN: its stream starts here, whatever was there before."""
+        if conn.isn not in (-1, packet.seq) or conn.stream is None:
+            if conn.stream is not None:
+                self.connections.end_stream(conn)
+            conn.done = False
+            conn.stream = inspect.start_of(packet)
+            self.connections.keep_stream(conn)
+        conn.isn = packet.seq
 
     def _from_outside(self, packet: Packet) -> bool:
         nodes = self.nodes
@@ -217,8 +350,10 @@ class Engine:
             self.nodes.learn(device, event.packet.src, now, sure=False)
         return device
 
-    def _dns_packet(self, packet: Packet, sender: Node | None, from_lan: bool, now: float) -> list[Command]:
+    def _dns_packet(self, event: PacketSeen, sender: Node | None, now: float) -> list[Command]:
+        packet = event.packet
         out: list[Command] = []
+        refused = False
         asks = packet.dport == DNS_PORT
         key = (
             packet.key if asks else ConnKey(packet.proto, packet.dst, packet.dport, packet.src, packet.sport)
@@ -229,6 +364,7 @@ class Engine:
         for data in self._resolver_streams.messages(packet):
             if len(data) > DNS_BYTES:
                 self.counters["dns-oversized"] += 1
+                refused |= not asks and self._refuses_oversized(data, packet.dst)
                 continue
             try:
                 message = parse_message(data)
@@ -237,9 +373,10 @@ class Engine:
                 continue
             if message.response:
                 # From the home's side only a resolver there may answer, with an address of its own.
-                if from_lan and (sender is None or self.nodes.device_at(packet.src) is not sender):
+                if event.from_lan and (sender is None or self.nodes.device_at(packet.src) is not sender):
                     self.counters["dns-forged"] += 1
                     continue
+                refused |= self._refuses(message)
                 answer = self.names.answer(packet.key, message, now)
                 if answer is not None:
                     self._answered(answer.device, answer.name, answer.addresses, now, out)
@@ -248,8 +385,26 @@ class Engine:
                 if name is not None:
                     hidden = self.ignored.hides(packet.src)
                     self._asked(conn.device, name, now, out, hidden=hidden)
-        out.append(ACCEPT)
+        if refused:
+            self.counters["dns-refused"] += 1
+            instead = refuse(event.data)
+            out.append(DROP if instead is None else Verdict(accept=True, payload=instead))
+        else:
+            out.append(ACCEPT)
         return out
+
+    def _refuses(self, message: DnsMessage) -> bool:
+        """Is the answer one that devices shall not get? With ``refuse_doh``: the canary's."""
+        return self.decisions.refuses_resolvers and any(q.name == CANARY for q in message.questions)
+
+    def _refuses_oversized(self, data: bytes, to: Address) -> bool:
+        """Nobody reads the addresses in it: whoever may not reach the name must not get them."""
+        device = self.nodes.device_at(to)
+        try:
+            question = parse_question(data)
+        except WireError:
+            return False
+        return device is not None and question is not None and self.enforcement.refuses_name(device, question)
 
     def _asked(self, device: Node, name: str, now: float, out: list[Command], *, hidden: bool) -> None:
         self.counters["dns-queries"] += 1
@@ -263,13 +418,19 @@ class Engine:
         out.append(DnsQuerySeen(device.id, site.id, name + "."))
 
     def _answered(
-        self, device_id: int, name: str, addresses: list[Address], now: float, out: list[Command]
+        self,
+        device_id: int,
+        name: str,
+        addresses: list[tuple[Address, float]],
+        now: float,
+        out: list[Command],
     ) -> None:
         self.counters["dns-answers"] += 1
         if not addresses:
             return
+        out += self.enforcement.answered(name, addresses)
         site = self.nodes.site(name, registrable_domain(name), device_id, now)
-        for address in addresses:
+        for address, _ in addresses:
             self.nodes.touch_site_address(site, address, now)
         device = self.nodes.by_id.get(device_id)
         if not site.ignored and device is not None and not device.ignored:
@@ -315,6 +476,8 @@ class Engine:
             conn.flow_key = flow.key  # one key for all connections of a flow
             if fresh:
                 flow.describe(conn.name, conn.evidence)
+                if self._is_resolver(conn):
+                    flow.note = "encrypted-dns"
             self.flows.count(flow, up, down, up_packets, down_packets, now)
             old = conn.counts or ZERO
             # Once nothing can rename it any more, nobody asks what it moved so far.
@@ -329,6 +492,16 @@ class Engine:
             self.connections.remove(key)
         elif delta.ended and live is not None:
             live.before = None
+
+    def _is_resolver(self, conn: Conn) -> bool:
+        """Does the device use encrypted DNS there? Then names are hidden from us."""
+        resolvers = self.decisions.resolvers
+        return (
+            bool(resolvers)
+            and conn.outbound
+            and conn.key.dport in ENCRYPTED_DNS_PORTS
+            and (conn.name in resolvers or format_address(conn.remote) in resolvers)
+        )
 
     def _traffic_end(self, event: TrafficEnd, now: float) -> list[Command]:
         self.conntrack_entries = event.entries
@@ -377,31 +550,74 @@ class Engine:
     def _local_addresses(self, event: LocalAddresses, now: float) -> list[Command]:
         if not self.local:
             self.nodes.set_local(event.addresses, event.macs, event.prefixes, now)
+            self.enforcement.home_changed(event.prefixes)
             return []
         if self._own_mac not in event.macs:  # else it stays what it is: containers bring MACs and take them
             self._own_mac = min(event.macs, default=None)
+            self.policy.set_own(self._own_mac)
         device = self.nodes.device(self._own_mac, now) if self._own_mac is not None else None
         if device is not None:
             self.nodes.claim(device, event.addresses, now)
         return []
+
+    # -- what the kernel blocks ----------------------------------------------------------
+
+    def _placed(self, event: Placed, now: float) -> list[Command]:  # noqa: ARG002 - one signature
+        self.policy.set_placement(event.placement)
+        return []
+
+    def _name_remembered(self, event: NameRemembered, now: float) -> list[Command]:  # noqa: ARG002
+        self.enforcement.remembered(event)
+        return []
+
+    def _blocked(self, event: BlockedSeen, now: float) -> list[Command]:
+        packet = event.packet
+        sender = self._sender(PacketSeen(packet, event.mac, event.up), now)
+        found = self.enforcement.blocked(event, sender, now)
+        if found is None:
+            return []
+        key = found[0]
+        device, node = self.nodes.by_id.get(key.device), self.nodes.by_id.get(key.node)
+        if device is None or node is None:
+            return []
+        if device.ignored or node.ignored or self.ignored.hides(packet.src, packet.dst):
+            return []
+        out: list[Command] = []
+        self._announce(device, now, out)
+        self._announce(node, now, out)
+        source, target = (device, node) if event.up else (node, device)
+        icmp = packet.proto in (IPPROTO_ICMP, IPPROTO_ICMPV6)
+        row: Json = {
+            "from": source.id,
+            "to": target.id,
+            "protocol": packet.proto,
+            "from_port": 0 if icmp else packet.sport,
+            "to_port": 0 if icmp else packet.dport,
+            "size": len(packet.payload),
+            "count": 1,
+        }
+        return [*out, BlockedReport(row)]
 
     # -- time ----------------------------------------------------------------------------
 
     def _tick(self, _event: Tick, now: float) -> list[Command]:
         self.connections.expire(now)
         self.names.expire(now)
+        self.policy.expire(now)
         self.nodes.expire(now, self.retain)
-        out = self._gone([], now)
+        out = self._gone(self._outcome(self.decisions.turn(now), now), now)
         if now - self._reported >= REPORT_SECONDS:
             out += self._make_report(now)
         for node in self.nodes:
             if node.changed and not node.ignored:
                 self._announce(node, now, out)
         ids = self.nodes.ids()
-        if ids != self._saved_ids and abs(now - self._ids_saved) >= SAVE_SECONDS:
+        fresh = ids != self._saved_ids or self.nodes.given != self._saved_given
+        if fresh and abs(now - self._ids_saved) >= SAVE_SECONDS:
             self._ids_saved = now
             self._saved_ids = ids
-            out.append(SaveState(ids))
+            self._saved_given = dict(self.nodes.given)
+            out.append(SaveState(ids, self._saved_given))
         if now - self._counters_published >= COUNTER_SECONDS:
             self._counters_published = now
             out += self._changed_counters()
@@ -424,6 +640,7 @@ class Engine:
         if self.nodes.gone:
             for node in self.nodes.gone:
                 self.flows.forget_node(node.id)
+                self.enforcement.forget(node)
                 out.append(NodeDeleted(node.id))
             self.nodes.gone.clear()
         return out
@@ -458,6 +675,11 @@ class Engine:
             "engine.names-evicted": self.names.evicted,
             "engine.answers-unasked": self.names.answers_unasked,
             "engine.window-cells-folded": self.flows.cells_folded,
+            "engine.rules": len(self.rules),
+            "engine.rules-in-force": len(self.policy.ids),
+            "engine.blocked-addresses": self.policy.named_size,
+            "engine.blocked-addresses-evicted": self.policy.evicted,
+            "engine.connections-cut": self.enforcement.cut,
             "conntrack.entries": self.conntrack_entries,
             **self.kernel,
         }

@@ -35,6 +35,7 @@ class Flow:
     from the device."""
 
     __slots__ = (
+        "blocked",
         "down_bytes",
         "down_packets",
         "evidence",
@@ -42,6 +43,7 @@ class Flow:
         "key",
         "lastseen",
         "name",
+        "note",
         "up_bytes",
         "up_packets",
     )
@@ -56,6 +58,10 @@ class Flow:
         self.lastseen = now
         self.name = ""
         self.evidence = Evidence.NONE
+        self.blocked = 0
+        """Packets that were blocked and reported."""
+        self.note = ""
+        """What people should know of its name: see ``NOTES``."""
 
     def describe(self, name: str, evidence: Evidence) -> None:
         """A connection of this flow is to ``name``; weaker evidence does not replace stronger."""
@@ -171,7 +177,7 @@ class Flows:
             target.down_bytes += taken[1]
             target.up_packets += taken[2]
             target.down_packets += taken[3]
-            if not source.up_packets and not source.down_packets:
+            if not source.up_packets and not source.down_packets and not source.blocked:
                 self._drop(old)
         return target
 
@@ -188,6 +194,7 @@ class Flows:
             target.down_packets += flow.down_packets
             target.firstseen = min(target.firstseen, flow.firstseen)
             target.lastseen = max(target.lastseen, flow.lastseen)
+            target.blocked += flow.blocked
             target.describe(flow.name, flow.evidence)
             self._drop(key)
         for family in (4, 6):

@@ -20,11 +20,15 @@ class IgnoreList:
 
     def add(self, text: str) -> None:
         """Hide an address or prefix; ``ValueError`` where it is neither, or the list is full."""
-        entry = parse_prefix(text)
+        self.check_room(text)
+        self._texts[text] = parse_prefix(text)
+        self._prefixes = PrefixSet(tuple(self._texts.values()))
+
+    def check_room(self, text: str) -> None:
+        """``ValueError`` where ``add`` would raise one."""
+        parse_prefix(text)
         if len(self._texts) >= LIMIT and text not in self._texts:
             raise ValueError(f"the ignore list is full ({LIMIT} entries)")
-        self._texts[text] = entry
-        self._prefixes = PrefixSet(tuple(self._texts.values()))
 
     def remove(self, text: str) -> bool:
         """Show it again; False where it was not listed (in whatever spelling)."""

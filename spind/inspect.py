@@ -24,10 +24,12 @@ TCP_SYN = 0x02
 
 
 class Finding(NamedTuple):
-    """``name`` is empty where the start of the connection holds none."""
+    """``name`` is empty where the start of the connection holds none. ``ech``: the client may hide
+    the true name behind it (RFC 9849), or just pretend to."""
 
     name: str
     evidence: Evidence
+    ech: bool = False
 
 
 NOTHING = Finding("", Evidence.NONE)
@@ -48,7 +50,7 @@ def find_name(data: bytes) -> Finding | None:
             hello = tls.client_hello(data)
             if hello is None:
                 return None
-            return Finding(hello.sni, Evidence.SNI) if hello.sni else NOTHING
+            return Finding(hello.sni, Evidence.SNI, hello.ech) if hello.sni else NOTHING
         if http.looks_like_http(data):
             request = http.request_host(data)
             if request is None:

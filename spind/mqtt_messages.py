@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from spind.commands import (
+    BlockedReport,
     Command,
     CounterChanged,
     DnsQuerySeen,
@@ -111,6 +112,11 @@ def _dns_query(topics: Topics, command: DnsQuerySeen) -> list[Message]:
     return [Message(topics.traffic, _json({"command": "dnsquery", "result": result}), retain=False)]
 
 
+def _blocked(topics: Topics, command: BlockedReport) -> list[Message]:
+    payload = _json({"command": "blocked", "result": command.flow})
+    return [Message(topics.traffic, payload, retain=False)]
+
+
 def _list(topics: Topics, command: ListChanged) -> list[Message]:
     payload = _json({"command": command.name, "result": command.addresses})
     return [Message(topics.traffic, payload, retain=False)]
@@ -145,6 +151,7 @@ def _counter(topics: Topics, command: CounterChanged) -> list[Message]:
 
 _RENDER: dict[type, Callable[[Topics, Any], list[Message]]] = {
     TrafficReport: _traffic,
+    BlockedReport: _blocked,
     DnsQuerySeen: _dns_query,
     ListChanged: _list,
     NodeChanged: _node,

@@ -21,6 +21,10 @@ TTL_GRACE = 2.0
 """Seconds beyond a TTL in which a name still counts: the time from the answer's arrival to the
 connection it was asked for, which matters for the TTLs of 0 and 1 that CDNs use."""
 
+KEEP_SECONDS = 3600.0
+"""Seconds for which an answer is kept beyond its time, for rules that are made later: it says nothing
+about new connections any more, but devices still use its addresses."""
+
 TTL_MAX = 86400.0
 """Seconds after which an answer is forgotten whatever its TTL says."""
 
@@ -41,11 +45,11 @@ TYPE_HTTPS = 65
 
 
 class Answer(NamedTuple):
-    """An accepted answer: who asked, for what, and the addresses that it got."""
+    """An accepted answer: who asked, for what, and the addresses that it got, with their end."""
 
     device: int
     name: str
-    addresses: list[Address]
+    addresses: list[tuple[Address, float]]
 
 
 def answered_addresses(name: str, records: tuple[Record, ...]) -> list[tuple[Address, int]]:
@@ -117,11 +121,27 @@ class Names:
             return None
         self.answers_seen += 1
         device = known[0]
-        addresses = []
-        for address, ttl in answered_addresses(question.name, message.answers)[:ADDRESSES_PER_ANSWER]:
-            self._note(address, device, question.name, now + min(ttl, TTL_MAX) + TTL_GRACE)
-            addresses.append(address)
+        addresses: list[tuple[Address, float]] = []
+        for address, ttl in answered_addresses(question.name, message.answers):
+            expires = now + min(ttl, TTL_MAX) + TTL_GRACE
+            if len(addresses) < ADDRESSES_PER_ANSWER:
+                self._note(address, device, question.name, expires)
+            addresses.append((address, expires))
         return Answer(device, question.name, addresses)
+
+    def at(self, address: Address) -> list[tuple[str, float]]:
+        """The names that the address was given for, to whomever, and when each answer ends."""
+        by_device = self._answers.get(address, {})
+        return [pair for names in by_device.values() for pair in names.items()]
+
+    def everything(self) -> list[tuple[Address, str, float]]:
+        """All answers: address, name, and when it ends."""
+        return [
+            (address, name, expires)
+            for address, by_device in self._answers.items()
+            for names in by_device.values()
+            for name, expires in names.items()
+        ]
 
     def shift(self, delta: float) -> None:
         """The clock was set by ``delta`` seconds."""
@@ -156,7 +176,7 @@ class Names:
             by_device = self._answers[address]
             for device in list(by_device):
                 names = by_device[device]
-                for name in [name for name, expires in names.items() if expires < now]:
+                for name in [name for name, expires in names.items() if expires + KEEP_SECONDS < now]:
                     del names[name]
                     self.size -= 1
                 if not names:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from spind.addresses import PrefixSet, is_link_local, is_public, is_unicast
 from spind.limits import Limits
-from spind.model import Address, Mac, format_address, format_mac, parse_mac
+from spind.model import Address, Mac, format_address, format_mac, parse_address, parse_mac
 
 ADDRESS_HELD = 300.0
 """Seconds without a packet after which an address that the neighbour table does not vouch for (mode
@@ -34,6 +34,14 @@ class Decision(NamedTuple):
 
     name: str = ""
     ignored: bool = False
+    profile: str = ""
+
+
+class Listed(NamedTuple):
+    """Which of the lists ``block`` and ``allow`` a node is on."""
+
+    blocked: bool = False
+    excepted: bool = False
 
 
 class Node:
@@ -47,10 +55,12 @@ class Node:
     __slots__ = (
         "addresses",
         "announced",
+        "blocked",
         "changed",
         "deleted",
         "domain",
         "domains",
+        "excepted",
         "firstseen",
         "heir",
         "hostname",
@@ -62,6 +72,7 @@ class Node:
         "name",
         "origin",
         "present",
+        "profile",
     )
 
     def __init__(self, node_id: int, kind: Kind, now: float) -> None:
@@ -74,6 +85,9 @@ class Node:
         self.addresses: dict[Address, float] = {}
         self.domains: dict[str, float] = {}
         self.ignored = False
+        self.profile = ""
+        self.blocked = False
+        self.excepted = False
         self.firstseen = now
         self.lastseen = now
         self.origin = 0
@@ -96,7 +110,7 @@ class Node:
     @property
     def decided(self) -> bool:
         """People decided something about it, so it is never evicted or expired."""
-        return self.ignored or bool(self.name)
+        return self.ignored or self.blocked or self.excepted or bool(self.name or self.profile)
 
     @property
     def label(self) -> str:
@@ -125,6 +139,10 @@ class Nodes:
         """``ids`` are the node ids that devices had before a restart, by MAC in text."""
         self._limits = limits
         self._known_ids = dict(ids or {})
+        self.new_profile = ""
+        """Profile for devices that were never seen before; empty: none."""
+        self.given: dict[str, str] = {}
+        """The profiles that devices were given because they were new, by MAC in text."""
         self._next_id = max(self._known_ids.values(), default=0) + 1
         self.by_id: dict[int, Node] = {}
         self.devices: OrderedDict[Mac, Node] = OrderedDict()
@@ -137,6 +155,7 @@ class Nodes:
         self._gateway: Node | None = None
         self._overflow: Node | None = None
         self._decisions: dict[str, Decision] = {}
+        self._listed: dict[str, Listed] = {}
         self._own: frozenset[Address] = frozenset()
         self.own_macs: frozenset[Mac] = frozenset()
         self.prefixes = PrefixSet()
@@ -144,6 +163,8 @@ class Nodes:
         """Nodes that were deleted since the owner last emptied this list."""
         self.merged: list[tuple[Node, Node]] = []
         """(old, new) pairs since the owner last emptied this list."""
+        self.moved: list[Node] = []
+        """Devices that are new or have other addresses since the owner last emptied this list."""
         self.evicted_devices = 0
         self.evicted_sites = 0
         self.overflowed_sites = 0
@@ -166,6 +187,7 @@ class Nodes:
             if holder is not None:
                 holder.addresses.pop(address, None)
                 holder.changed = True
+                self.moved.append(holder)
         if self._gateway is not None:
             self._name_gateway(self._gateway, now)
 
@@ -207,10 +229,17 @@ class Nodes:
             return None
         if len(self.devices) >= self._limits.devices and not self._evict_device():
             return None
-        node = self._new(Kind.DEVICE, now, self._known_ids.pop(format_mac(mac), 0))
+        text = format_mac(mac)
+        known = self._known_ids.pop(text, 0)
+        if self.new_profile and not known and text not in self._decisions:
+            self.given[text] = self.new_profile
+            while len(self.given) > self._limits.devices * 2:
+                del self.given[next(iter(self.given))]
+        node = self._new(Kind.DEVICE, now, known)
         node.mac = mac
         self.devices[mac] = node
         self._apply_decision(node)
+        self.moved.append(node)
         return node
 
     def learn(self, device: Node, address: Address, now: float, *, sure: bool) -> None:
@@ -233,6 +262,7 @@ class Nodes:
                 holder.addresses.pop(address, None)
                 holder.present -= {address}
                 holder.changed = True
+                self.moved.append(holder)
         if len(device.addresses) >= self._limits.addresses_per_node:
             oldest = min(device.addresses, key=device.addresses.__getitem__)
             del device.addresses[oldest]
@@ -241,6 +271,7 @@ class Nodes:
         device.addresses[address] = now
         device.changed = True
         self._home[address] = device
+        self.moved.append(device)
 
     def claim(self, device: Node, addresses: frozenset[Address], now: float) -> None:
         """This host is the device (mode ``local``): exactly these addresses are its own."""
@@ -253,6 +284,7 @@ class Nodes:
                 device.addresses[address] = now
                 device.changed = True
                 self._home[address] = device
+        self.moved.append(device)
 
     def device_without_mac(self, address: Address, now: float) -> Node | None:
         """A device that so far is only an address of the home; merged once its MAC is known."""
@@ -264,6 +296,12 @@ class Nodes:
             node.addresses[address] = now
             self._home[address] = node
         return node
+
+    def profile_of(self, device: Node) -> str:
+        """The profile that holds for a device: the one people chose, else the one for new devices."""
+        if device.profile or device.mac is None or not self.given:
+            return device.profile
+        return self.given.get(format_mac(device.mac), "")
 
     def presence(self, device: Node, address: Address, *, present: bool) -> None:
         """The kernel's neighbour table has the device at this address, or no longer has."""
@@ -332,9 +370,14 @@ class Nodes:
         node.changed = True
         if node.kind is Kind.DEVICE:
             self._home[address] = node
+            self.moved.append(node)
         else:
             self._assigned[address] = node
         return node
+
+    def assigned_to(self, node: Node) -> set[Address]:
+        """The addresses that people gave a remote party by hand."""
+        return {address for address, holder in self._assigned.items() if holder is node}
 
     def has_address(self, address: Address) -> bool:
         """Does any node have it?"""
@@ -359,23 +402,46 @@ class Nodes:
         for node in self.by_id.values():
             self._apply_decision(node)
         for key in decisions:
-            try:
-                mac = parse_mac(key)
-            except ValueError:
-                continue
-            if mac not in self.devices:
-                device = self.device(mac, now)
-                if device is not None:
-                    device.firstseen = device.lastseen = 0.0
+            self._expect(key, now)
 
-    def remember(self, node: Node) -> None:
-        """Keep what a node now says of itself, for when it is evicted and comes back."""
-        key = node.decision_key
-        if key:
-            if node.decided:
-                self._decisions[key] = Decision(node.name, node.ignored)
-            else:
-                self._decisions.pop(key, None)
+    def decisions(self) -> dict[str, Decision]:
+        """All that people decided about nodes."""
+        return dict(self._decisions)
+
+    def decision(self, key: str) -> Decision:
+        """What people decided about the node of this key, be it there or not."""
+        return self._decisions.get(key, Decision())
+
+    def decide_one(self, key: str, decision: Decision, now: float) -> Node | None:
+        """One such decision; the node that it is about, if it is there."""
+        if decision == Decision():
+            self._decisions.pop(key, None)
+        else:
+            self._decisions[key] = decision
+            self._expect(key, now)
+        return self._redecide(key)
+
+    def set_listed(self, key: str, listed: Listed) -> Node | None:
+        """The lists that the node of this key is on; the node, if it is there."""
+        if listed == Listed():
+            self._listed.pop(key, None)
+        else:
+            self._listed[key] = listed
+        return self._redecide(key)
+
+    def by_key(self, key: str) -> Node | None:
+        """The node that decisions call ``key``: a MAC, a registrable domain or an address."""
+        try:
+            return self.devices.get(parse_mac(key))
+        except ValueError:
+            pass
+        if key in self._domains:
+            return self._domains[key]
+        try:
+            address = parse_address(key)
+        except ValueError:
+            return None
+        return self._assigned.get(address) or self._nameless.get(address)
 
     def expire(self, now: float, retain: float) -> None:
         """Delete what was not seen for ``retain`` seconds, unless people decided about it or the
@@ -436,9 +502,30 @@ class Nodes:
         if not key:
             return
         decision = self._decisions.get(key, Decision())
-        if (node.name, node.ignored) != decision:
-            node.name, node.ignored = decision
+        listed = self._listed.get(key, Listed())
+        if decision.profile != node.profile:
+            self.moved.append(node)
+        if (node.name, node.ignored, node.profile) != decision or (node.blocked, node.excepted) != listed:
+            node.name, node.ignored, node.profile = decision
+            node.blocked, node.excepted = listed
             node.changed = True
+
+    def _redecide(self, key: str) -> Node | None:
+        node = self.by_key(key)
+        if node is not None:
+            self._apply_decision(node)
+        return node
+
+    def _expect(self, key: str, now: float) -> None:
+        """A device that people decided about is there, even before it is seen."""
+        try:
+            mac = parse_mac(key)
+        except ValueError:
+            return
+        if mac not in self.devices:
+            device = self.device(mac, now)
+            if device is not None:
+                device.firstseen = device.lastseen = 0.0
 
     def _name_gateway(self, node: Node, now: float) -> None:
         own = sorted((a for a in self._own if is_unicast(a)), key=lambda a: (len(a), a))
@@ -524,5 +611,6 @@ class Nodes:
             new.addresses[address] = old.lastseen
             self._home[address] = new
         new.changed = True
+        self.moved.append(new)
         old.heir = new
         self.merged.append((old, new))

@@ -20,6 +20,10 @@ def node_shape(node: Node) -> Json:
         shape["name"] = name
     if node.mac is not None:
         shape["mac"] = format_mac(node.mac)
+    if node.blocked:
+        shape["is_blocked"] = True
+    if node.excepted:
+        shape["is_excepted"] = True
     shape["lastseen"] = int(node.lastseen)
     shape["ips"] = [format_address(address) for address in node.addresses]
     shape["domains"] = [name + "." for name in node.domains]
@@ -35,6 +39,8 @@ def node_details(node: Node) -> Json:
     shape["hostname"] = node.hostname
     shape["firstseen"] = int(node.firstseen)
     shape["is_ignored"] = node.ignored
+    shape["is_blocked"] = node.blocked
+    shape["is_excepted"] = node.excepted
     if node.mac is not None:
         # IEEE 802: the second lowest bit of the first octet; phones change such MACs per network.
         shape["mac_is_random"] = bool(node.mac[0] & 2)
@@ -63,8 +69,10 @@ def flow_shape(flow: Flow, *, turned: bool = False) -> Json:
         "down_packets": packets[1],
         "firstseen": int(flow.firstseen),
         "lastseen": int(flow.lastseen),
-        "blocked": 0,
+        "blocked": flow.blocked,
     }
+    if flow.note:
+        shape["note"] = flow.note
     if flow.is_icmp:
         shape["icmp_type"] = key.port
     return shape

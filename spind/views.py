@@ -14,6 +14,7 @@ from spind.engine import Engine
 from spind.flows import WINDOW_SECONDS, WINDOW_STEP, Flow
 from spind.model import format_address, format_mac, parse_mac
 from spind.nodes import Kind, Node
+from spind.rules import Rule
 from spind.shapes import Json, flow_shape, node_details, node_shape
 
 PAGE_LIMIT = 500
@@ -55,7 +56,7 @@ class Views:
         """All devices, the most recent first."""
         devices = [node for node in self._engine.nodes if node.mac is not None]
         devices.sort(key=lambda node: -node.lastseen)
-        return _fitting(map(node_shape, devices))
+        return fitting(map(node_shape, devices))
 
     def list_device_flows(self, device: str) -> list[Json]:
         """What a device exchanged, per node and port."""
@@ -68,7 +69,10 @@ class Views:
             row[0] += flow.up_packets + flow.down_packets
             row[1] += flow.up_bytes + flow.down_bytes
             row[2] = max(row[2], int(flow.lastseen))
-        return _fitting(
+        shapes: list[Json] = [
+            {"to": to, "dst_port": 0, "icmp_type": 0, "blocked": 1} for to in self.apart_from(node)
+        ]
+        shapes += [
             {
                 "to": to,
                 "dst_port": port,
@@ -78,7 +82,24 @@ class Views:
                 "lastseen": lastseen,
             }
             for (to, port, icmp_type), (packets, size, lastseen) in sorted(rows.items())
-        )
+            if packets
+        ]
+        return fitting(shapes)
+
+    def apart_from(self, device: Node) -> list[int]:
+        """Nodes that a flow block keeps the device from."""
+        return [second for first, second, _ in self.flow_blocks() if first == device.id]
+
+    def flow_blocks(self) -> list[tuple[int, int, int]]:
+        """(device, node, rule) by id, of rules that block a device from one node, both of them there."""
+        nodes = self._engine.nodes
+        found = []
+        for rule in self._engine.rules:
+            if rule.action == "block" and is_flow_block(rule) and rule.device is not None:
+                device, node = nodes.devices.get(rule.device), nodes.by_key(rule.node)
+                if device is not None and node is not None:
+                    found.append((device.id, node.id, rule.id))
+        return found
 
     def get_device_data(self, node: int) -> Json:
         """One node."""
@@ -100,6 +121,7 @@ class Views:
     def _node_item(self, node: Node) -> Json:
         shape = node_details(node)
         if node.kind is Kind.DEVICE:
+            shape["profile"] = self._engine.nodes.profile_of(node)
             for family in (4, 6):
                 shape[f"ipv{family}"] = self._engine.flows.total(node.id, family)._asdict()
         return shape
@@ -117,7 +139,7 @@ class Views:
             key = flow.key
             turned = bool(party) and key.device != party
             peer = key.device if turned else key.node
-            if not (flow.up_packets or flow.down_packets):
+            if not (flow.up_packets or flow.down_packets or flow.blocked):
                 continue  # known from before the start, silent since
             if flow.lastseen < since or (node and node not in (peer, 0 if party else key.device)):
                 continue
@@ -143,11 +165,20 @@ class Views:
             "items": [{"time": row.time, **row.counts._asdict()} for row in series],
         }
 
+    def page(self, items: list[Item], limit: int, offset: int, shape: Callable[[Item], Json]) -> Json:
+        """One page of anything."""
+        return _page(items, limit, offset, shape)
+
     def _hidden(self, node: Node | None) -> bool:
         if node is None or node.ignored:
             return True
         addresses = node.addresses
         return bool(addresses) and all(self._engine.ignored.hides(address) for address in addresses)
+
+
+def is_flow_block(rule: Rule) -> bool:
+    """Is the rule about a device and a node, and nothing else?"""
+    return bool(rule.device is not None and rule.node) and not (rule.port or rule.protocol)
 
 
 def accuracy_notes(statistics: Mapping[str, int]) -> list[str]:
@@ -160,6 +191,7 @@ def accuracy_notes(statistics: Mapping[str, int]) -> list[str]:
         "engine.flows-evicted": "flows were folded into their device's total because their table was full",
         "engine.window-cells-folded": "pairs of the time series were counted together",
         "engine.resyncs": "times conntrack events were lost and the table was read again",
+        "engine.blocked-addresses-evicted": "addresses of names in rules were forgotten because their table was full",
         "capture.overflows": "packets passed unseen because the queue was full",
     }
     return [f"{statistics[name]} {text}" for name, text in reasons.items() if statistics.get(name)]
@@ -178,10 +210,10 @@ def _page(items: list[Item], limit: int, offset: int, shape: Callable[[Item], Js
         raise ApiError(INVALID_ARGUMENTS, f"limit must be 1 to {PAGE_LIMIT}")
     if offset < 0:
         raise ApiError(INVALID_ARGUMENTS, "offset must not be negative")
-    return {"total": len(items), "items": _fitting(map(shape, items[offset : offset + limit]))}
+    return {"total": len(items), "items": fitting(map(shape, items[offset : offset + limit]))}
 
 
-def _fitting(shapes: Iterable[Json]) -> list[Json]:
+def fitting(shapes: Iterable[Json]) -> list[Json]:
     """The first of ``shapes`` that together stay below the size of one reply."""
     result: list[Json] = []
     room = PAGE_BYTES

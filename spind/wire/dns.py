@@ -122,6 +122,17 @@ def parse_message(data: bytes) -> DnsMessage:
     )
 
 
+def parse_question(data: bytes) -> str | None:
+    """The name that a message is about, by its first question; ``None`` where it has none.
+
+    For messages that are too long to be looked at as a whole. Raises as :func:`parse_message` does.
+    """
+    if len(data) < _HEADER_SIZE:
+        raise WireError("shorter than a DNS header")
+    _, _, question_count, _ = _HEADER(data)
+    return _read_name(Cursor(data, _HEADER_SIZE), {}) if question_count else None
+
+
 def split_tcp(buffer: bytes) -> tuple[list[bytes], bytes]:
     """Cut a stream of DNS over TCP into messages (RFC 1035 4.2.2, RFC 7766 8).
 

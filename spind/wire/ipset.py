@@ -179,6 +179,8 @@ def _element(element: Element) -> bytes:
             raise ValueError(f"ipset: no prefix length of an address: {bits}")
         rest = _BYTE.pack(5, _ATTR_CIDR, bits)
     if others:
+        if len(others) != 2:
+            raise ValueError(f"ipset: not an element: {element!r}")
         protocol, port = others
         if protocol not in (6, 17):
             raise ValueError(f"ipset: no protocol with ports: {protocol}")

@@ -8,7 +8,8 @@ import pytest
 from test_engine import CAMERA, CAMERA_V4, CDN, PHONE, PHONE_V4, T0, home, resolve, transfer
 
 from spind.api import INVALID_ARGUMENTS, REFUSED, UNKNOWN_METHOD, Api, ApiError, Caller
-from spind.commands import Command, ListChanged, SaveDecision
+from spind.changes import DeviceChange
+from spind.commands import Command, ListChanged, Save
 from spind.limits import Limits
 from spind.model import ConnKey
 
@@ -127,7 +128,7 @@ def test_names() -> None:
     bench = Bench()
     node = bench.engine.nodes.devices[CAMERA].id
     assert bench("set_device_name", node=node, name="  Front door ") is None
-    assert SaveDecision(MAC, "Front door", False) in bench.commands
+    assert Save(DeviceChange(MAC, "", False, ""), DeviceChange(MAC, "Front door", False, "")) in bench.commands
     assert bench("get_device_data", node=node)["name"] == "Front door"
     assert bench("list_nodes", query="front")["total"] == 1
     for bad in ("x" * 65, "a\nb", "a\u202eb", "\x1b[2J"):

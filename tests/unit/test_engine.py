@@ -374,7 +374,7 @@ def test_ignored_parties_are_left_out_of_messages_but_counted() -> None:
 
 def test_decisions_from_the_config_apply_to_nodes_that_come_later() -> None:
     engine = home()
-    engine.handle(Decided({"02:00:00:00:08:99": ("Printer", False), "ads.test": ("", True)}, ()), T0)
+    engine.handle(Decided({"02:00:00:00:08:99": ("Printer", False, ""), "ads.test": ("", True, "")}, ()), T0)
     assert engine.nodes.devices[parse_mac("02:00:00:00:08:99")].name == "Printer"
     commands = ask(engine, CAMERA, CAMERA_V4, "x.ads.test", T0)
     assert DnsQuerySeen not in map(type, commands)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From decisions to what the kernel and the queues do: keeps policy, home and connections in step. Pure.
+
+Owns the moments: when a device has a new address, when a name has one, when a connection's name comes to
+light, when a rule begins to hold for a connection that is running.
+"""
+
+from spind.attribution import Attributor
+from spind.commands import Command, CutConnections, Enforce, EnforceElements, KeepName
+from spind.connections import Conn, Connections
+from spind.decisions import Decisions
+from spind.events import BlockedSeen, NameRemembered
+from spind.flows import FlowKey, Flows
+from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, Address, ConnKey, Mac
+from spind.nodes import Kind, Node, Nodes
+from spind.policy import Policy
+from spind.rules import Rule
+
+SNI_SECONDS = 3600.0
+"""How long an address counts as one of the name that a client said there: no TTL tells."""
+
+
+class Enforcement:
+    """Tells the policy what happens, and tells what follows from it."""
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        flows: Flows,
+        connections: Connections,
+        attributor: Attributor,
+        decisions: Decisions,
+        policy: Policy,
+    ) -> None:
+        self._nodes = nodes
+        self._flows = flows
+        self._connections = connections
+        self._attributor = attributor
+        self._decisions = decisions
+        self._policy = policy
+        self.cut = 0
+        """Connections that were cut because of their name, or of a new rule."""
+
+    # -- what is to be done --------------------------------------------------------------
+
+    def settle(self) -> list[Command]:
+        """What the kernel has to be told of all that happened since the last call."""
+        if self._nodes.moved:
+            self._move()
+        commands: list[Command] = []
+        cut: list[tuple[ConnKey, bool]] = []
+        if self._decisions.touched:
+            touched, self._decisions.touched = self._decisions.touched, []
+            cut = self._no_longer_allowed(touched)
+        if self._policy.pending:
+            changes = self._policy.take()
+            if changes.restructured:
+                commands.append(Enforce(self._policy.ruleset))
+            else:
+                classes = [changes.classes] if any(changes.classes) else []
+                if changes.sets or classes:
+                    commands.append(EnforceElements((*changes.sets, *classes)))
+        if cut:
+            commands.append(CutConnections(cut))
+        return commands
+
+    def home_changed(self, prefixes: tuple[tuple[Address, int], ...]) -> None:
+        """The home has these prefixes now."""
+        self._policy.set_home(prefixes)
+
+    def forget(self, node: Node) -> None:
+        """The node is gone."""
+        if node.mac is not None:
+            self._policy.forget_device(node.mac)
+
+    # -- names ---------------------------------------------------------------------------
+
+    def answered(self, name: str, addresses: list[tuple[Address, float]]) -> list[Command]:
+        """``name`` has these addresses, each until its time: before any device hears of it."""
+        return [
+            KeepName(address, name, expires)
+            for address, expires in addresses
+            if self._policy.learn(address, name, expires)
+        ]
+
+    def remembered(self, event: NameRemembered) -> None:
+        """An address that a name had before a restart."""
+        self._policy.learn(event.address, event.name, event.expires)
+
+    def named(self, conn: Conn, now: float) -> list[Command]:
+        """The client said the name of its connection."""
+        return self.answered(conn.name, [(conn.remote, now + SNI_SECONDS)])
+
+    def refuses_name(self, device: Node, name: str) -> bool:
+        """May the device not reach ``name``, wherever it is? For answers that are too long to be read."""
+        unknown = bytes(4)
+        rule = self._policy.decide(device.mac, name, unknown, 6, 443)
+        return rule is not None and rule.action == "block" and self._policy.concerns(name)
+
+    # -- connections ---------------------------------------------------------------------
+
+    def blocks(self, conn: Conn) -> bool:
+        """May the connection, by the name that it has now, not be?"""
+        rule = self._rule(conn.device.mac, conn.name, conn, outbound=conn.outbound)
+        if rule is not None and rule.action == "block":
+            return True
+        if conn.node.kind is not Kind.DEVICE:
+            return False
+        # Of two devices the other one has its rules, too: seen from there, this device is the remote party.
+        rule = self._rule(conn.node.mac, "", conn, outbound=not conn.outbound)
+        return rule is not None and rule.action == "block"
+
+    def blocks_name(self, conn: Conn, name: str) -> bool:
+        """Would the connection be blocked if it were to ``name``?"""
+        rule = self._rule(conn.device.mac, name, conn, outbound=conn.outbound)
+        return rule is not None and rule.action == "block"
+
+    def _rule(self, mac: Mac | None, name: str, conn: Conn, *, outbound: bool) -> Rule | None:
+        key = conn.key
+        address, port = (key.dst, key.dport) if outbound else (key.src, key.sport)
+        if key.proto in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+            port = 0
+        return self._policy.decide(mac, name, address, key.proto, port)
+
+    def _no_longer_allowed(self, touched: list[Rule | Mac | None]) -> list[tuple[ConnKey, bool]]:
+        """Connections that the rules now block, of those that rules or devices in ``touched`` are about."""
+        everything = None in touched
+        macs = {one for one in touched if isinstance(one, bytes)}
+        rules = [one for one in touched if isinstance(one, Rule)]
+        for rule in rules:
+            if rule.device is not None:
+                macs.add(rule.device)
+        shared = everything or any(rule.device is None for rule in rules)
+        cut: list[tuple[ConnKey, bool]] = []
+        for conn in self._connections:
+            if not shared and conn.device.mac not in macs and conn.node.mac not in macs:
+                continue
+            if conn.name:
+                # A rule may be new: the name's address has not been one that rules care about.
+                self._policy.learn(conn.remote, conn.name, conn.seen + SNI_SECONDS)
+            if self.blocks(conn):
+                cut.append((conn.key, conn.outbound))
+                conn.done = True
+        self.cut += len(cut)
+        return cut
+
+    # -- packets that the kernel blocked -------------------------------------------------
+
+    def blocked(self, event: BlockedSeen, sender: Node | None, now: float) -> tuple[FlowKey, str] | None:
+        """Count a blocked packet with its flow; (flow, name), or ``None`` where no device takes part."""
+        packet = event.packet
+        key = packet.key
+        conn = self._connections.get(key)
+        turned = ConnKey(key.proto, key.dst, key.dport, key.src, key.sport)
+        conn = conn or self._connections.get(turned)
+        if conn is not None and not (conn.device.deleted or conn.node.deleted):
+            flow = self._flows.get(conn.flow_key, now)
+            name, evidence = conn.name, conn.evidence
+        else:
+            party = self._attributor.peer_of_blocked(key, sender, up=event.up, now=now)
+            if party is None:
+                return None
+            device, node, name, evidence = party
+            port = key.dport >> 8 if key.proto in (IPPROTO_ICMP, IPPROTO_ICMPV6) else key.dport
+            family = 4 if len(key.src) == 4 else 6
+            flow = self._flows.get(FlowKey(device.id, node.id, key.proto, port, family, not event.up), now)
+        flow.describe(name, evidence)
+        flow.blocked += 1
+        flow.lastseen = now
+        return flow.key, name
+
+    # -- inside --------------------------------------------------------------------------
+
+    def _move(self) -> None:
+        moved, self._nodes.moved = dict.fromkeys(self._nodes.moved), []
+        for node in moved:
+            if node.mac is None or node.deleted:
+                continue
+            profile = self._nodes.profile_of(node)
+            if profile != self._policy.profile_of(node.mac):
+                self._decisions.touched.append(node.mac)
+            self._policy.set_device(node.mac, profile, node.addresses)
