@@ -593,7 +593,7 @@ class Engine:
             "protocol": packet.proto,
             "from_port": 0 if icmp else packet.sport,
             "to_port": 0 if icmp else packet.dport,
-            "size": len(packet.payload),
+            "size": packet.length,
             "count": 1,
         }
         return [*out, BlockedReport(row)]

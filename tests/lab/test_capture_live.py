@@ -520,6 +520,29 @@ def test_a_killed_daemon_stops_nothing_and_the_next_cleans_up(net: SmallNet, bac
     run(net.gateway, test)
 
 
+@pytest.mark.parametrize("backend", [pytest.param("nftables", marks=pytest.mark.vm)], indirect=True)
+def test_chains_that_an_older_version_hooked_elsewhere_are_moved(net: SmallNet, backend: str) -> None:
+    """Which the kernel does not do: they go, and come back. Other chains of the table stay."""
+    seen = Seen()
+
+    async def test() -> None:
+        tool("nft", "-f", "-", text="""
+            table inet spin {
+                counter capture_asked { }
+                chain capture_forward { type filter hook forward priority mangle; jump capture_through; }
+                chain capture_through { }
+                chain block_forward { type filter hook forward priority -160; }
+            }""")  # fmt: skip
+        with capturing(seen, backend):
+            listed = tool("nft", "-y", "list", "chain", "inet", "spin", "capture_forward")
+            assert "hook forward priority -149;" in listed
+            assert await net.ping(net.server_address[4], 1) == 1
+            assert len(seen.events) == 1
+        assert "block_forward" in tool("nft", "list", "table", "inet", "spin")
+
+    run(net.gateway, test)
+
+
 def test_the_other_backends_leftovers_go(net: SmallNet, backend: str) -> None:
     (other,) = set(BACKENDS) - {backend}
 
