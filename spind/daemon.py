@@ -79,6 +79,9 @@ GC_SECONDS = 3600.0
 GC_CONNECTIONS = 2000
 """A full collection is due once an hour, at a moment with so few connections that it takes some ms."""
 
+READ_ATTEMPTS = 5
+"""How often the configuration is read at leisure, while people decide something each time."""
+
 _MQTT_OPTIONS = (
     "pubsub_host",
     "pubsub_port",
@@ -133,6 +136,7 @@ class Daemon:
         self._audit_file = AuditFile(config.history_dir)
         self._skew = time.time() - self._loop.time()
         self._failed_events = 0
+        self._saved = 0
         self._api = Api(self._engine, self._clock, self._decide, self._status, self._hurry)
         self._watch = LoopWatch(self._loop)
         self._neighbours = self._make_neighbours()
@@ -413,6 +417,7 @@ class Daemon:
         saves = [command for command in commands if isinstance(command, Save)]
         try:
             if saves:
+                self._saved += 1
                 self._store.apply([save.after for save in saves])
         except (StoreError, ValueError) as error:
             self._take_back(saves)
@@ -433,6 +438,7 @@ class Daemon:
     def _save_by_itself(self, save: Save) -> None:
         """The time decided: a rule is over."""
         try:
+            self._saved += 1
             self._store.apply([save.after])
         except (StoreError, ValueError) as error:
             log.error("a rule that is over stays in the configuration: %s", error)
@@ -533,9 +539,7 @@ class Daemon:
         """Read the file again; restart just the adapters whose options changed. A bad file leaves
         everything as it is."""
         try:
-            # In a thread: thousands of rules take a second.
-            in_force = self._in_force()
-            config, problems = await self._loop.run_in_executor(None, self._store.load, in_force)
+            config, problems = await self._read_config()
         except StoreError as error:
             log.error("reload: %s; the configuration in force stays", error)
             return
@@ -573,6 +577,18 @@ class Daemon:
             self._mqtt.start()
         if changed(("rpc_socket",)):
             await self._move_socket(old.rpc_socket)
+
+    async def _read_config(self) -> tuple[Config, list[Problem]]:
+        """Read the file in a thread, since thousands of rules take a second: again, should something be
+        decided meanwhile, which is in the file then, and not in what was read."""
+        for _ in range(READ_ATTEMPTS):
+            store, before = Store(self._store.path), self._saved
+            in_force = self._in_force()
+            loaded = await self._loop.run_in_executor(None, store.load, in_force)
+            if self._saved == before:
+                self._store = store
+                return loaded
+        return self._store.load(self._in_force())
 
     def _decided(self) -> Decided:
         """What the configuration says people decided."""
