@@ -126,6 +126,8 @@ def open_table(name: str, family: int, *, write: bool = True) -> Iterator[Any]:
             table = (iptc.Table if family == 4 else iptc.Table6)(name, autocommit=False)
             table.refresh()
             stack.callback(table.close)
+            # The library looks for chains in every table it remembers, and crashes in a closed one.
+            stack.callback(type(table)._cache.pop, name, None)  # noqa: SLF001 - there is no other way
             yield table
             if write:
                 table.commit()
