@@ -93,6 +93,35 @@ class Sets:
         return tuple(change for change in changes if change.added or change.removed)
 
 
+class NameIndex:
+    """The names that rules of any book are about."""
+
+    def __init__(self) -> None:
+        self._domains: Counter[str] = Counter()
+        self._sites: Counter[str] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self._domains or self._sites)
+
+    def __contains__(self, name: str) -> bool:
+        if self._sites and registrable_domain(name) in self._sites:
+            return True
+        if self._domains:
+            while name:
+                if name in self._domains:
+                    return True
+                name = name.partition(".")[2]
+        return False
+
+    def add(self, rule: Rule) -> None:
+        """A rule is about a name."""
+        (self._sites if rule.node else self._domains)[rule_name(rule)] += 1
+
+    def discard(self, rule: Rule) -> None:
+        """It is in no book any more."""
+        _discount(self._sites if rule.node else self._domains, rule_name(rule))
+
+
 class _Slot(NamedTuple):
     """Where a rule without a name goes: its author's tier, its form, its service."""
 
@@ -134,9 +163,10 @@ def _is_ipv4(text: str) -> bool:
 class Book:
     """Rules of one scope. ``name`` begins the names of its sets: one to six letters and digits."""
 
-    def __init__(self, name: str, sets: Sets) -> None:
+    def __init__(self, name: str, sets: Sets, index: NameIndex) -> None:
         self.name = name
         self._sets = sets
+        self._index = index
         self._names: dict[str, list[Entry]] = {}  # a name and those below it
         self._sites: dict[str, list[Entry]] = {}  # the names of a registrable domain
         self._prefixes: dict[Prefix, list[Entry]] = {}
@@ -187,6 +217,7 @@ class Book:
         if name:
             (self._sites if rule.node else self._names).setdefault(name, []).append(entry)
             self._name_levels[entry[0][:2]] += 1
+            self._index.add(rule)
         elif not (rule.node or rule.prefix is not None):
             self._others.append(entry)
             self._count(rule, 1)
@@ -208,6 +239,7 @@ class Book:
             index = self._sites if rule.node else self._names
             index[name].remove(entry)
             _discount(self._name_levels, entry[0][:2])
+            self._index.discard(rule)
             if not index[name]:
                 del index[name]
         elif not (rule.node or rule.prefix is not None):

@@ -6,8 +6,8 @@ from both, which it changes in place. Devices with the same rules could share a 
 a device with rules of its own, or a profile.
 
 A connection's rule is the strongest that matches (``rules.rank``). For names the kernel knows addresses
-only. So for each address that had a name which a rule is about, and for each class, :meth:`Policy._verdict`
-works out what the rules say for each of the address's names:
+only. So for each address that had a name which a rule is about, and for each class, ``verdicts`` works out
+what the rules say for each of the address's names:
 
 * the same for all of them: the address is put into the class's sets that say so;
 * different things: the address is put into the class's set for inspection.
@@ -17,13 +17,13 @@ taken into account. A class has elements only where it differs from :data:`EVERY
 for names it looks at after its own.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from spind.addresses import PrefixSet
-from spind.books import TIERS, Book, Entry, Sets, rule_name, transports
+from spind.books import TIERS, Book, Entry, NameIndex, Sets, rule_name, transports
 from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, Address, Mac, format_mac
+from spind.named_addresses import NamedAddresses
 from spind.profiles import Profile, profile_rules
 from spind.rules import Rule
 from spind.ruleset import (
@@ -37,23 +37,11 @@ from spind.ruleset import (
     Shape,
     Step,
 )
+from spind.sites import registrable_domain
+from spind.verdicts import Verdict, blocks_all, elements, shape_of, verdict_by_names, verdict_of
 
-KEEP_SECONDS = 86400.0
-"""How long after its DNS answer's end an address counts as one of the name: devices go on using
-addresses long after, and a rule must hold as long as they do."""
-
-EXPIRE_MOST = 200
-"""Addresses looked at for their age in one call."""
-
-NAMES_PER_ADDRESS = 32
-"""Names kept of one address; what matters is whether they differ."""
-
-ADDRESSES_PER_NAME = 512
-"""Addresses kept of one name, so that a name with ever new addresses makes room at its own cost."""
-
-Verdict = tuple[tuple[int, int, str], ...]
-"""(protocol, port, action) in order, zeros for any; the last one is for everything else."""
-
+EXPIRE_SECONDS = 60.0
+"""How often addresses whose time is over are looked for."""
 
 
 class KnownNames(Protocol):
@@ -89,9 +77,9 @@ class Policy:
         """``limit`` bounds the addresses that names in rules have."""
         self.ruleset = Ruleset(placement)
         self._known = known
-        self._limit = limit
         self._sets = Sets(self.ruleset)
-        self._shared = Book("a", self._sets)
+        self._about = NameIndex()
+        self._shared = Book("a", self._sets, self._about)
         self._own: dict[Mac, Book] = {}
         self._profiles: dict[str, Profile] = {}
         self._profile_books: dict[str, Book] = {}
@@ -102,16 +90,14 @@ class Policy:
         self._devices: dict[Mac, _Device] = {}
         self._home: tuple[tuple[Address, int], ...] = ()
         self._own_mac: Mac | None = None
-        # address -> name -> when it is forgotten; the latest answer last
-        self._named: OrderedDict[Address, dict[str, float]] = OrderedDict()
-        self._by_name: dict[str, OrderedDict[Address, None]] = {}
+        self._named = NamedAddresses(limit, self.concerns)
+        self._expired = 0.0
         self._entered: dict[str, dict[Address, tuple[tuple[str, Element], ...]]] = {}
         self._class_macs: dict[Mac, str] = {}
         self._class_addresses: dict[Address, str] = {}
         # Classes whose sets for names are kept up to date: those in use to which names matter.
         self._following: set[str] = set()
         self._stale = True
-        self.evicted = 0
 
     # -- rules ---------------------------------------------------------------------------
 
@@ -122,7 +108,7 @@ class Policy:
         book = self._shared
         if rule.device is not None:
             if rule.device not in self._own:
-                self._own[rule.device] = Book(self._number("d", format_mac(rule.device)), self._sets)
+                self._own[rule.device] = Book(self._number("d", format_mac(rule.device)), self._sets, self._about)
             book = self._own[rule.device]
         if rule.node:
             self._parties.setdefault(rule.node, set()).add(rule.id)
@@ -193,7 +179,7 @@ class Policy:
             device.profile = profile
             self._stale = True
             if profile and profile not in self._profile_books:
-                self._profile_books[profile] = Book(self._number("p", profile), self._sets)
+                self._profile_books[profile] = Book(self._number("p", profile), self._sets, self._about)
                 self._fill_profile(profile)
             if mac in self._own:
                 self._unfollow(self._own[mac].name)
@@ -225,62 +211,37 @@ class Policy:
             self._refresh([a for a in changed if a in self._named], self._classes_of(rule))
             self._stale = True
 
-    def is_party(self, key: str) -> bool:
-        """Is any rule about this node?"""
-        return key in self._parties
-
     # -- names ---------------------------------------------------------------------------
 
     def concerns(self, name: str) -> bool:
         """Is any rule about this name?"""
-        return any(book.has_names and book.about_name(name) for book in self._books())
+        return name in self._about
 
     def learn(self, address: Address, name: str, expires: float) -> bool:
         """``name`` has ``address`` until ``expires``; True if rules care about it, so that it is kept."""
-        names = self._named.get(address)
-        if names is None:
+        answers = [(name, expires)]
+        if address not in self._named:
             if not self.concerns(name):
                 return False
-            names = self._named[address] = {}
-            if len(self._named) > self._limit:
-                self._forget(next(iter(self._named)))
-                self.evicted += 1
-            for other, until in list(self._known.at(address)):
-                self._note(address, names, other, until)
-        else:
-            self._named.move_to_end(address)
-        known = name in names
-        self._note(address, names, name, expires)
-        if not known:
-            self._refresh([address], self._classes())
+            answers[:0] = self._known.at(address)
+        self._renamed(self._named.note(address, answers))
         return True
 
     def expire(self, now: float) -> None:
-        """Forget names whose time is long over, looking at a bounded number of addresses a call."""
-        for address in [a for a, _ in zip(self._named, range(EXPIRE_MOST), strict=False)]:
-            names = self._named[address]
-            old = [name for name, expires in names.items() if expires + KEEP_SECONDS < now]
-            for name in old:
-                self._unnote(address, names, name)
-            if not any(self.concerns(name) for name in names):
-                self._forget(address)
-            elif old:
-                self._refresh([address], self._classes())
+        """Forget names whose time is long over."""
+        if abs(now - self._expired) >= EXPIRE_SECONDS:
+            self._expired = now
+            self._renamed(self._named.expire(now))
 
     def shift(self, delta: float) -> None:
         """The clock was set by ``delta`` seconds."""
-        for names in self._named.values():
-            for name in names:
-                names[name] += delta
-
-    def named(self) -> list[tuple[Address, str, float]]:
-        """All addresses of names that are kept, for the journal."""
-        return [(a, name, expires) for a, names in self._named.items() for name, expires in names.items()]
+        self._named.shift(delta)
+        self._expired += delta
 
     @property
-    def named_size(self) -> int:
-        """How many addresses are kept."""
-        return len(self._named)
+    def named(self) -> NamedAddresses:
+        """The addresses of names in rules."""
+        return self._named
 
     # -- what the rules say --------------------------------------------------------------
 
@@ -323,9 +284,6 @@ class Policy:
         return Changes(restructured, sets, self._class_changes())
 
     # -- inside: classes -----------------------------------------------------------------
-
-    def _books(self) -> list[Book]:
-        return [self._shared, *self._own.values(), *self._profile_books.values()]
 
     def _class(self, mac: Mac | None) -> str:
         if mac is None:
@@ -419,8 +377,7 @@ class Policy:
         used = {EVERYBODY, *macs.values()}
         if used != self.ruleset.classes.keys():
             self._sets.restructured = True
-        names = any(book.has_names for book in self._books())
-        following = {class_ for class_ in used if names and self._names_matter(class_)}
+        following = {class_ for class_ in used if self._about and self._names_matter(class_)}
         if (EVERYBODY in following) != (EVERYBODY in self._following):
             for class_ in list(self._following):  # what they say is where they differ from it
                 self._unfollow(class_)
@@ -523,9 +480,7 @@ class Policy:
         if name:
             if rule.id in self._rules:
                 self._seed([rule])
-            suffix = "." + name
-            touched = [n for n in self._by_name if n == name or n.endswith(suffix)]
-            self._refresh(dict.fromkeys(a for n in touched for a in self._by_name[n]), classes)
+            self._refresh(self._named.of(lambda other: _covers(rule, other)), classes)
         elif rule.prefix is not None:
             within = PrefixSet((rule.prefix,))
             self._refresh([a for a in self._named if a in within], classes)
@@ -538,51 +493,21 @@ class Policy:
 
     def _seed(self, rules: Iterable[Rule]) -> None:
         """Take in the addresses that names in new rules are known to have."""
-        wanted = {rule_name(rule) for rule in rules}
-        if not wanted:
-            return
-        for address, name, expires in list(self._known.everything()):
-            below = name
-            while below and below not in wanted:
-                below = below.partition(".")[2]
-            if below:
+        if any(map(rule_name, rules)):
+            for address, name, expires in list(self._known.everything()):
                 self.learn(address, name, expires)
 
     def _addresses_of(self, key: str) -> frozenset[Address]:
         return self._party_addresses.get(key, frozenset())
 
-    def _note(self, address: Address, names: dict[str, float], name: str, expires: float) -> None:
-        expires = max(expires, names.pop(name, 0.0))
-        names[name] = expires
-        if len(names) > NAMES_PER_ADDRESS:
-            victim = next((n for n in names if not self.concerns(n)), next(iter(names)))
-            self._unnote(address, names, victim)
-        own = self._by_name.setdefault(name, OrderedDict())
-        own[address] = None
-        own.move_to_end(address)
-        if len(own) > ADDRESSES_PER_NAME:
-            oldest = next(iter(own))
-            self._unnote(oldest, self._named[oldest], name)
-            if self._named[oldest]:
-                self._refresh([oldest], self._classes())
+    def _renamed(self, addresses: Iterable[Address]) -> None:
+        """Addresses have other names now, or are not in the table any more."""
+        for address in addresses:
+            if address in self._named:
+                self._refresh([address], self._following)
             else:
-                self._forget(oldest)
-
-    def _unnote(self, address: Address, names: dict[str, float], name: str) -> None:
-        names.pop(name, None)
-        own = self._by_name.get(name)
-        if own is not None:
-            own.pop(address, None)
-            if not own:
-                del self._by_name[name]
-
-    def _forget(self, address: Address) -> None:
-        names = self._named.pop(address)
-        for name in list(names):
-            self._unnote(address, names, name)
-        for entered in self._entered.values():
-            for set_name, element in entered.pop(address, ()):
-                self._sets.remove(set_name, element)
+                for class_ in list(self._entered):
+                    self._enter(class_, address, None)
 
     def _refresh(self, addresses: Iterable[Address], classes: Iterable[str]) -> None:
         """Work out again what the classes' sets say of addresses that have names."""
@@ -593,65 +518,32 @@ class Policy:
             return
         books_of = {class_: self._books_of(class_) for class_ in chosen if class_ != EVERYBODY}
         for address in list(addresses):
-            names = self._named.get(address)
-            if names is None:
+            names = self._named.names(address)
+            if not names:
                 continue
             everybody = None
             if EVERYBODY in self._following:
-                everybody = self._verdict([self._shared], names, address)
+                everybody = verdict_by_names([self._shared], names, address)
                 if EVERYBODY in chosen:
                     self._enter(EVERYBODY, address, everybody)
             for class_, books in books_of.items():
-                verdict = self._verdict(books, names, address)
+                verdict = verdict_by_names(books, names, address)
                 if verdict == everybody:
                     verdict = None
                 elif verdict is None:
-                    verdict = self._function(books, "", address)
+                    verdict = verdict_of(books, "", address)
                 self._enter(class_, address, verdict)
-
-    def _verdict(self, books: list[Book], names: Iterable[str], address: Address) -> Verdict | None:
-        """What the rules say of an address by its names; ``None`` where names make no difference, an
-        empty one where they differ."""
-        plain = self._function(books, "", address)
-        said = {self._function(books, name, address) for name in names}
-        if said == {plain}:
-            return None
-        return said.pop() if len(said) == 1 else ()
-
-    @staticmethod
-    def _function(books: list[Book], name: str, address: Address) -> Verdict:
-        """What the rules say of each service of a name at an address."""
-        entries = sorted((e for book in books for e in book.about(name, address)), key=lambda e: e[0])
-        said: list[tuple[int, int, str]] = []
-        for _, rule in entries:
-            services = [(protocol, rule.port) for protocol in transports(rule)] if rule.port else [(rule.protocol, 0)]
-            for protocol, port in services:
-                # What is said of a service counts once, and nothing more about its protocol.
-                if not any(p in (0, protocol) and q in (0, port) for p, q, _ in said):
-                    said.append((protocol, port, rule.action))
-            if services == [(0, 0)]:
-                break
-        else:
-            said.append((0, 0, "allow"))
-        while len(said) > 1 and said[-2][2] == said[-1][2]:
-            del said[-2]
-        return tuple(said)
 
     def _enter(self, class_: str, address: Address, verdict: Verdict | None) -> None:
         """Have the class's sets say ``verdict`` of the address."""
-        entries: tuple[tuple[str, Element], ...] = ()
-        if verdict == ():
-            entries = ((f"{class_}_ni", address),)
-        elif verdict is not None:
-            entries = tuple(self._entry(class_, address, *service) for service in verdict)
+        entries = elements(class_, address, verdict)
         entered = self._entered.setdefault(class_, {})
         before = entered.get(address, ())
         if entries == before:
             return
         # What it says from now on comes first, so that it is never said to be free.
         for set_name, element in entries:
-            shape = Shape.ADDRESS_PORT if isinstance(element, tuple) else Shape.ADDRESS
-            self._sets.ensure(set_name, shape)
+            self._sets.ensure(set_name, shape_of(element))
             if not self.ruleset.sets[set_name] and set_name[len(class_) + 2] in "sq":
                 self._sets.restructured = True
             self._sets.add(set_name, element)
@@ -662,14 +554,6 @@ class Policy:
             entered[address] = entries
         else:
             entered.pop(address, None)
-
-    @staticmethod
-    def _entry(class_: str, address: Address, protocol: int, port: int, action: str) -> tuple[str, Element]:
-        if port:
-            return f"{class_}_ns{action[0]}", (address, protocol, port)
-        if protocol:
-            return f"{class_}_nq{protocol}{action[0]}", address
-        return f"{class_}_n{action[0]}", address
 
     # -- inside: frames between devices --------------------------------------------------
 
@@ -683,16 +567,16 @@ class Policy:
         pairs: set[tuple[Mac, Mac]] = set()
         for mac in self.ruleset.macs:
             books = self._books_of(self._class(mac), mac)
-            if any(self._blocked(books, address) for address in typical or [bytes(4)]):
+            if any(blocks_all(books, address) for address in typical or [bytes(4)]):
                 isolated.add(mac)
             peers = {at[a] for book in books[1:] for a in book.exact_addresses() if a in at}
             pairs |= {(mac, peer) for peer in peers - {mac}}
         for mac in {at[address] for address in self._shared.exact_addresses() if address in at}:
-            if any(self._blocked([self._shared], address) for address in self._held(mac)):
+            if any(blocks_all([self._shared], address) for address in self._held(mac)):
                 isolated.add(mac)
         for one, other in pairs:
             blocked = any(
-                self._blocked(self._books_of(self._class(mac), mac), address)
+                blocks_all(self._books_of(self._class(mac), mac), address)
                 for mac, peer in ((one, other), (other, one))
                 for address in self._held(peer)
             )
@@ -706,5 +590,10 @@ class Policy:
         device = self._devices.get(mac)
         return device.addresses if device is not None else ()
 
-    def _blocked(self, books: list[Book], address: Address) -> bool:
-        return self._function(books, "", address)[-1][2] == "block"
+
+
+def _covers(rule: Rule, name: str) -> bool:
+    """Is a rule about a name about this one, too?"""
+    if rule.node:
+        return registrable_domain(name) == rule.node
+    return name == rule.domain or name.endswith("." + rule.domain)
