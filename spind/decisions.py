@@ -6,6 +6,7 @@ to be saved, with what held before, so that it can be undone. Must not know abou
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from spind.changes import Change, DeviceChange, IgnoredChange, ProfileChange, RuleChange, SiteChange
@@ -55,6 +56,8 @@ class Decisions:
         self._policy = policy
         self._lists: dict[str, list[str]] = {name: [] for name in LISTS}
         self._counts: dict[str, list[int]] = {}  # node key -> rules about it alone that block, allow
+        # Addresses and prefixes that rules are about and nothing else, by action, in the order they came.
+        self._alone: dict[str, Counter[str]] = {"block": Counter(), "allow": Counter()}
         self._refused: tuple[str, ...] = ()
         self.rules = rules
         self.profiles: Mapping[str, Profile] = dict(BUILTIN)
@@ -87,17 +90,14 @@ class Decisions:
             )
             return list(texts | dict.fromkeys(self._ignored.texts()))
         texts = {}
-        for rule in self.rules:
-            if rule.action == name and self.rules.in_force(rule.id):
-                key = listed_key(rule)
-                node = self._nodes.by_key(key) if key else None
+        for key, counts in self._counts.items():
+            if counts[name == "allow"]:
+                node = self._nodes.by_key(key)
                 if node is not None:
                     texts.update(dict.fromkeys(map(format_address, node.addresses)))
-                elif key and _is_address(key):
+                elif _is_address(key):
                     texts[key] = None
-                elif is_address_alone(rule):
-                    texts[_prefix_text(rule)] = None
-        return list(texts)
+        return list(texts | dict.fromkeys(self._alone[name]))
 
     def turn(self, now: float) -> Outcome:
         """Look at the time: rules begin, cease and end by it."""
@@ -295,6 +295,11 @@ class Decisions:
             self._policy.add(rule)
         else:
             self._policy.discard(rule.id)
+        if is_address_alone(rule):
+            alone, text = self._alone[rule.action], _prefix_text(rule)
+            alone[text] += 1 if force else -1
+            if not alone[text]:
+                del alone[text]
         key = listed_key(rule)
         if key:
             counts = self._counts.setdefault(key, [0, 0])
