@@ -55,14 +55,15 @@ ANSWERS = "100/second burst 200 packets"
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,20}")
 
-# Bridged, requests for an address and for neighbours are forwarded, between exactly these ports.
-_ALWAYS = "udp dport { 67, 68, 546, 547 } return", "icmpv6 type 133-137 return"
-_ALWAYS_BRIDGED = (
-    "udp sport . udp dport { 68 . 67, 67 . 67, 67 . 68, 546 . 547, 547 . 546 } return",
-    _ALWAYS[1],
-)
+# Between a device and this machine. Neighbour discovery passes everywhere, but it is looked for only
+# where a packet is about to be refused: its hop limit says that no router has handed it on (RFC 4861
+# 3.1), so that it is no way out, and it is bridged past us where br_netfilter shows us frames.
+_DHCP = "udp dport { 67, 68, 546, 547 } return"
+_NEIGHBOURS = "icmpv6 type 133-137 ip6 hoplimit 255 return"
+# The same for requests for an address in mode bridge, where the server is behind the bridge.
+_DHCP_BRIDGED = "udp sport . udp dport { 68 . 67, 67 . 67, 67 . 68, 546 . 547, 547 . 546 } return"
 # What our own rules answer with: without these, a device that is blocked would wait for a time-out.
-_ANSWERS_PASS = (
+_OUR_ANSWERS = (
     "tcp flags & rst == rst return",
     "icmp type destination-unreachable icmp code admin-prohibited return",
     "icmpv6 type destination-unreachable icmpv6 code admin-prohibited return",
@@ -174,17 +175,16 @@ def _base_chains(table: TableWanted, place: Placement) -> None:
     if place.mode != "local":
         table.chain(
             "block_forward",
-            *(_ALWAYS_BRIDGED if place.mode == "bridge" else ()),
             f"iifname {home} jump block_up",
             f"oifname {home} goto block_down",
             hook=("forward", PRIORITY),
         )
     arriving, leaving = ("down", "up") if place.mode == "local" else ("up", "down")
-    table.chain("block_input", *_ALWAYS, f"iifname {home} goto block_{arriving}", hook=("input", PRIORITY))
+    table.chain("block_input", _DHCP, f"iifname {home} goto block_{arriving}", hook=("input", PRIORITY))
     table.chain(
         "block_output",
-        *_ALWAYS,
-        *_ANSWERS_PASS,
+        _DHCP,
+        *_OUR_ANSWERS,
         f"oifname {home} goto block_{leaving}",
         hook=("output", PRIORITY),
     )
@@ -236,7 +236,8 @@ def _step(step: Step, shapes: dict[str, Shape], family: int, direction: str) -> 
 
 
 def _ends(table: TableWanted, place: Placement) -> None:
-    """The chains that packets end in. Each is counted before any limit."""
+    """The chains that packets end in. Each packet is counted before any limit."""
+    passes = (_NEIGHBOURS, _DHCP_BRIDGED) if place.mode == "bridge" else (_NEIGHBOURS,)
     settled, inspect = place.marks.done | place.marks.cut, f"{place.marks.inspect:#010x}"
     table.chain(
         "block_inspect",
@@ -249,6 +250,7 @@ def _ends(table: TableWanted, place: Placement) -> None:
     report = f'log prefix "spin {{}}" group {place.log_group}'
     table.chain(
         "block_refuse_up",
+        *passes,
         f"counter name {REFUSED_UP}",
         f"{REPORTS} {report.format('up')}",
         f"limit rate over {ANSWERS} drop",
@@ -258,6 +260,7 @@ def _ends(table: TableWanted, place: Placement) -> None:
     # Strangers learn nothing; the peer of a connection that ran does.
     table.chain(
         "block_refuse_down",
+        *passes,
         f"counter name {REFUSED_DOWN}",
         f"{REPORTS} {report.format('down')}",
         f"tcp flags & (syn | rst) == 0x0 limit rate {ANSWERS} reject with tcp reset",
