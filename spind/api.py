@@ -152,9 +152,27 @@ class Api:
                 write,
                 self._deeds.add_iplist_node,
             ),
-            ("remove_iplist_node", "Take a node off a list.", (which, node), write, self._deeds.remove_iplist_node),
-            ("add_iplist_ip", "Put an address or prefix on a list.", (which, ip), write, self._deeds.add_iplist_ip),
-            ("remove_iplist_ip", "Take an address off a list.", (which, ip), write, self._deeds.remove_iplist_ip),
+            (
+                "remove_iplist_node",
+                "Take a node off a list.",
+                (which, node),
+                write,
+                self._deeds.remove_iplist_node,
+            ),
+            (
+                "add_iplist_ip",
+                "Put an address or prefix on a list.",
+                (which, ip),
+                write,
+                self._deeds.add_iplist_ip,
+            ),
+            (
+                "remove_iplist_ip",
+                "Take an address off a list.",
+                (which, ip),
+                write,
+                self._deeds.remove_iplist_ip,
+            ),
             ("reset_iplist_ignore", "Ignore nothing any more.", (), write, self._deeds.reset_iplist_ignore),
             (
                 "set_flow_block",
@@ -281,7 +299,13 @@ class Api:
                 read,
                 self._deeds.list_audit,
             ),
-            ("undo", "Have what was before an entry of the audit list again.", (entry,), write, self._deeds.undo),
+            (
+                "undo",
+                "Have what was before an entry of the audit list again.",
+                (entry,),
+                write,
+                self._deeds.undo,
+            ),
         ]
         return [
             Method(name, doc, args, "complex", writes, handler) for name, doc, args, writes, handler in rows

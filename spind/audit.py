@@ -57,13 +57,13 @@ class Audit:
             self._append(entry)
         return damaged
 
-    def record(self, caller: Caller, method: str, saves: Iterable[Save], now: float, undoes: int = 0) -> Entry:
+    def record(
+        self, caller: Caller, method: str, saves: Iterable[Save], now: float, undoes: int = 0
+    ) -> Entry:
         """A call changed something."""
         changes = tuple((save.before, save.after) for save in saves)
         self._last_id += 1
-        entry = Entry(
-            self._last_id, int(now), caller.role, caller.interface, method, changes, undoes=undoes
-        )
+        entry = Entry(self._last_id, int(now), caller.role, caller.interface, method, changes, undoes=undoes)
         self._append(entry)
         return entry
 

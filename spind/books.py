@@ -306,7 +306,7 @@ class Book:
                 for action in (Action.ALLOW, Action.BLOCK):
                     name = f"{self.name}_{tier}{letter}{number}{action[0]}"
                     if self._sets.ruleset.sets.get(name):
-                            steps.append(Step(action, name, step))
+                        steps.append(Step(action, name, step))
         for action in (Action.ALLOW, Action.BLOCK):
             name = f"{self.name}_{tier}t{action[0]}"
             if self._sets.ruleset.sets.get(name):

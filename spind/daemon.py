@@ -23,11 +23,11 @@ from pathlib import Path
 
 from spind import __version__, logs
 from spind.api import REFUSED, Api, ApiError
+from spind.audit import to_json
+from spind.audit_file import AuditFile
 from spind.calls import Caller
 from spind.capture import Capture
 from spind.capture_backend import CaptureRules
-from spind.audit import to_json
-from spind.audit_file import AuditFile
 from spind.capture_rules import CaptureSpec, bits
 from spind.changes import RuleChange
 from spind.commands import (

@@ -51,7 +51,11 @@ class Deeds:
     """Decides, on behalf of the caller of the moment."""
 
     def __init__(
-        self, engine: Engine, views: Views, clock: Callable[[], float], carry_out: Callable[[list[Command]], None]
+        self,
+        engine: Engine,
+        views: Views,
+        clock: Callable[[], float],
+        carry_out: Callable[[list[Command]], None],
     ) -> None:
         self._engine = engine
         self._views = views
@@ -196,7 +200,9 @@ class Deeds:
     def add_rule(self, **fields: Any) -> Json:
         """Make a rule; its id."""
         if self._engine.rules.full:
-            raise ApiError(REFUSED, f"there are {len(self._engine.rules)} rules, more are not allowed (limit_rules)")
+            raise ApiError(
+                REFUSED, f"there are {len(self._engine.rules)} rules, more are not allowed (limit_rules)"
+            )
         node = fields.pop("node", 0)
         if node:
             fields["node"] = self._decidable(node)
@@ -263,7 +269,9 @@ class Deeds:
         """Take a profile back; one that comes with spind gets its shipped content again."""
         found = self._engine.decisions.profiles.get(profile)
         if found is None or found.builtin:
-            raise ApiError(REFUSED, f"profile: there is no profile {profile!r:.70} that was made or changed here")
+            raise ApiError(
+                REFUSED, f"profile: there is no profile {profile!r:.70} that was made or changed here"
+            )
         nodes = self._engine.nodes
         holders = [device.label for device in nodes.devices.values() if nodes.profile_of(device) == profile]
         if holders and profile not in BUILTIN:
@@ -347,7 +355,13 @@ class Deeds:
         """What changed, for people."""
         if isinstance(after, RuleChange) and isinstance(before, RuleChange):
             rule = after.rule or before.rule
-            done = "rule made" if before.rule is None else "rule removed" if after.rule is None else "rule changed"
+            done = (
+                "rule made"
+                if before.rule is None
+                else "rule removed"
+                if after.rule is None
+                else "rule changed"
+            )
             return f"{done}: {rules.describe(rule, self._label)}" if rule is not None else done
         if isinstance(after, ProfileChange):
             return f"profile {after.name} {'removed' if after.profile is None else 'set'}"

@@ -8,8 +8,8 @@ file and in a property test, and gives the same answer.
 from collections.abc import Callable
 
 from spind import inspect
-from spind.audit import Audit
 from spind.attribution import Attribution, Attributor
+from spind.audit import Audit
 from spind.commands import (
     BlockedReport,
     Command,
@@ -51,7 +51,6 @@ from spind.model import (
     IPPROTO_UDP,
     Address,
     ConnKey,
-    Evidence,
     Mac,
     format_address,
 )

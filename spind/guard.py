@@ -60,7 +60,9 @@ class Guard:
         try:
             self._deleter.open()
         except OSError as error:
-            self._complain("cut", f"running connections that are offloaded go on when they are blocked: {error}")
+            self._complain(
+                "cut", f"running connections that are offloaded go on when they are blocked: {error}"
+            )
             self._deleter = None
         self._log = BlockLog(self._loop, log_group, self._give, self._is_lan)
         try:

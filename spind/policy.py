@@ -108,7 +108,9 @@ class Policy:
         book = self._shared
         if rule.device is not None:
             if rule.device not in self._own:
-                self._own[rule.device] = Book(self._number("d", format_mac(rule.device)), self._sets, self._about)
+                self._own[rule.device] = Book(
+                    self._number("d", format_mac(rule.device)), self._sets, self._about
+                )
             book = self._own[rule.device]
         if rule.node:
             self._parties.setdefault(rule.node, set()).add(rule.id)
@@ -417,7 +419,7 @@ class Policy:
                     steps += self._named_steps(one)
             classes[class_] = (*steps, *self._plain_steps(class_))
         used = {step.set for steps in classes.values() for step in steps}
-        for name in [name for name, elements in self.ruleset.sets.items() if not elements]:
+        for name in [name for name, held in self.ruleset.sets.items() if not held]:
             if name not in used:
                 self._sets.drop(name)
         self.ruleset.classes.clear()
@@ -589,7 +591,6 @@ class Policy:
     def _held(self, mac: Mac) -> Collection[Address]:
         device = self._devices.get(mac)
         return device.addresses if device is not None else ()
-
 
 
 def _covers(rule: Rule, name: str) -> bool:

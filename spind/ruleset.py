@@ -39,7 +39,9 @@ class Shape(StrEnum):
     PORT = "port"  # (protocol, port)
 
 
-Element = Address | tuple[Address, int] | tuple[Address, int, int] | tuple[Address, int, int, int] | tuple[int, int]
+Element = (
+    Address | tuple[Address, int] | tuple[Address, int, int] | tuple[Address, int, int, int] | tuple[int, int]
+)
 """By the set's shape. Protocols of elements are 6 (TCP) and 17 (UDP)."""
 
 

@@ -21,8 +21,18 @@ DEVICES = {
     PHONE: ("192.168.8.11", "2001:db8:8::11"),
     PLUG: ("192.168.8.12",),
 }
-HOME = tuple((n.network_address.packed, n.prefixlen) for n in map(ip_network, ("192.168.8.0/24", "2001:db8:8::/64")))
-REMOTES = ("198.18.0.1", "198.18.0.2", "198.18.1.1", "10.9.0.1", "2001:db8:2::1", "192.168.8.11", "192.168.8.12")
+HOME = tuple(
+    (n.network_address.packed, n.prefixlen) for n in map(ip_network, ("192.168.8.0/24", "2001:db8:8::/64"))
+)
+REMOTES = (
+    "198.18.0.1",
+    "198.18.0.2",
+    "198.18.1.1",
+    "10.9.0.1",
+    "2001:db8:2::1",
+    "192.168.8.11",
+    "192.168.8.12",
+)
 NAMES = ("a.cdn.test", "ads.tracker.test", "www.shop.test", "x.ads.tracker.test")
 
 
@@ -93,26 +103,38 @@ def says(made: Policy, mac: Mac, remote: str, *, name: str = "", protocol: int =
     return rule.action if rule is not None else "allow"
 
 
-rules = st.tuples(
-    st.sampled_from(["block", "allow"]),
-    st.sampled_from([None, CAMERA, PHONE]),
-    st.sampled_from(["owner", "provider", "detector"]),
-).map(lambda chosen: Rule(0, chosen[0], chosen[1], author=chosen[2])).flatmap(
-    lambda rule: st.one_of(
-        st.just({}),
-        st.sampled_from(["tracker.test", "ads.tracker.test", "a.cdn.test"]).map(lambda d: {"domain": d}),
-        st.sampled_from(["tracker.test", "198.18.0.2", "02:00:00:00:08:12"]).map(lambda n: {"node": n}),
-        st.sampled_from(
-            ["198.18.0.0/15", "198.18.0.0/24", "198.18.0.1/32", "10.0.0.0/8", "2001:db8:2::/48", "192.168.8.11/32"]
-        ).map(lambda p: {"prefix": prefix(p)}),
-    ).flatmap(
-        lambda party: st.sampled_from(
-            [{}, {}, {"port": 443}, {"port": 53, "protocol": 17}, {"protocol": 17}, {"protocol": 1}]
-        ).map(lambda service: rule._replace(**party, **service))
+rules = (
+    st.tuples(
+        st.sampled_from(["block", "allow"]),
+        st.sampled_from([None, CAMERA, PHONE]),
+        st.sampled_from(["owner", "provider", "detector"]),
+    )
+    .map(lambda chosen: Rule(0, chosen[0], chosen[1], author=chosen[2]))
+    .flatmap(
+        lambda rule: st.one_of(
+            st.just({}),
+            st.sampled_from(["tracker.test", "ads.tracker.test", "a.cdn.test"]).map(lambda d: {"domain": d}),
+            st.sampled_from(["tracker.test", "198.18.0.2", "02:00:00:00:08:12"]).map(lambda n: {"node": n}),
+            st.sampled_from(
+                [
+                    "198.18.0.0/15",
+                    "198.18.0.0/24",
+                    "198.18.0.1/32",
+                    "10.0.0.0/8",
+                    "2001:db8:2::/48",
+                    "192.168.8.11/32",
+                ]
+            ).map(lambda p: {"prefix": prefix(p)}),
+        ).flatmap(
+            lambda party: st.sampled_from(
+                [{}, {}, {"port": 443}, {"port": 53, "protocol": 17}, {"protocol": 17}, {"protocol": 1}]
+            ).map(lambda service: rule._replace(**party, **service))
+        )
     )
 )
 answers = st.lists(
-    st.tuples(st.sampled_from(REMOTES[:5]).map(parse_address), st.sampled_from(NAMES), st.just(100.0)), max_size=6
+    st.tuples(st.sampled_from(REMOTES[:5]).map(parse_address), st.sampled_from(NAMES), st.just(100.0)),
+    max_size=6,
 )
 
 
@@ -136,12 +158,16 @@ def check(made: Policy, known: Known) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(rules, max_size=6), answers, st.lists(st.tuples(st.booleans(), rules), max_size=4), st.data())
-def test_kernel_does_what_decide_says(first: list[Rule], seen: list, later: list, data: st.DataObject) -> None:
+def test_kernel_does_what_decide_says(
+    first: list[Rule], seen: list, later: list, data: st.DataObject
+) -> None:
     known = Known(seen)
     made = policy(*first, known=known)
     for address, name, expires in seen:
         made.learn(address, name, expires)
-    profiles = data.draw(st.lists(st.tuples(st.sampled_from([CAMERA, PLUG]), st.sampled_from(["", *BUILTIN])), max_size=2))
+    profiles = data.draw(
+        st.lists(st.tuples(st.sampled_from([CAMERA, PLUG]), st.sampled_from(["", *BUILTIN])), max_size=2)
+    )
     for mac, profile in profiles:
         made.set_device(mac, profile, map(parse_address, DEVICES[mac]))
     made.take()
