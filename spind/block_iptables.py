@@ -11,7 +11,7 @@ sets takes effect in one step. Tables change in an order in which nothing is ope
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from spind.block_ebtables import EbtablesBlock
@@ -30,15 +30,17 @@ from spind.block_iptables_text import (
     set_kind,
 )
 from spind.ipset import Ipset
-from spind.iptables import families, find_extension, library, read_table
+from spind.iptables import TableReader, families, find_extension, library, load_table
 from spind.iptables_chains import OurChains
 from spind.ruleset import Action, ClassesChange, Element, Ruleset, SetChange, Shape
 from spind.wire import ipset
 from spind.wire.ipset import Header
+from spind.wire.xtables import Entry
 
 _OUR_SET = re.compile(r"spin_[46][cs]_.+\.\d+")
 _MATCHES = {"set": 4, "mac": 0, "connmark": 1, "conntrack": 3, "udp": 0, "tcp": 0, "limit": 0}
 _TARGETS = {"REJECT": 0, "NFLOG": 0, "MARK": 2}
+_LAST = ("DROP", "REJECT")  # where a rule goes to that a blocked packet meets last
 _KINDS = ("hash:ip", "hash:net", "hash:ip,port", "hash:net,port")
 
 
@@ -65,7 +67,8 @@ class IptablesBlock:
         self._ipset: Ipset | None = None
         self._known: Ruleset | None = None  # what the kernel has, unless others have changed it
         self._sets: dict[SetName, _Set] = {}
-        self._chains: list[OurChains] = []
+        self._readers: dict[tuple[str, int], TableReader] = {}
+        self._chains: dict[tuple[str, int], OurChains] = {}  # of the last install, once they are in place
         self._counted: dict[int, tuple[int, int, int]] = {}  # by family: what its rules counted by now
         self._totals = [0, 0, 0]
 
@@ -77,7 +80,7 @@ class IptablesBlock:
         library()
         for family in families():
             for table in TABLES:
-                read_table(table, family)
+                load_table(table, family)
             for name, revision in (_MATCHES | ({"icmp6": 0} if family == 6 else {})).items():
                 find_extension(name, revision, family, target=False)
             for name, revision in _TARGETS.items():
@@ -123,9 +126,9 @@ class IptablesBlock:
             self._write_tables(ruleset)
         except (OSError, ValueError):
             self._sets = {}  # what the tables refer to now stays, the others go
-            self._sweep(set())
+            self._sweep(sets.headers().keys())
             raise
-        self._sweep({each.name for each in made.values()})
+        self._sweep(there.keys() - {each.name for each in made.values()})
         if self._bridges is not None:
             self._bridges.install(ruleset)
         self._known = _copy(ruleset)
@@ -159,11 +162,11 @@ class IptablesBlock:
     def remove(self) -> None:
         """Take all of ours out; fine where there is nothing."""
         self._known = None
-        for table, prefix in TABLES.items():
-            for family in families():
-                OurChains(table, family, prefix, *NOTHING).write()
-        self._sets, self._chains = {}, []
-        self._sweep(set())
+        for family in families():
+            for table in TABLES:
+                _write(self._ours(table, family, NOTHING))
+        self._sets, self._chains = {}, {}
+        self._sweep(self._open().headers().keys())
         if self._bridges is not None:
             self._bridges.remove()
 
@@ -180,8 +183,9 @@ class IptablesBlock:
         that were cut.
         """
         for family in families():
-            chains = OurChains("filter", family, TABLES["filter"], *NOTHING)
-            now = (*chains.counts(REFUSED), chains.counts(CUT)[0])
+            reader = self._reader("filter", family)
+            there = reader.read()
+            now = (*_counts(reader, there, REFUSED), _counts(reader, there, CUT)[0])
             # What an earlier run has left counts from now on, and what was flushed from 0.
             old = self._counted.get(family, now)
             for number, (value, last) in enumerate(zip(now, old, strict=True)):
@@ -194,12 +198,12 @@ class IptablesBlock:
         """Nothing tells of changes: ask :meth:`changed_by_others` from time to time."""
 
     def changed_by_others(self) -> bool:
-        """Whether chains, jumps or numbers of elements are others than were installed. About 1 ms."""
+        """Whether chains, jumps or numbers of elements are others than were installed."""
         if self._known is None:
             return False
         there = self._open().headers()
         return not all(_intact(each, there) for each in self._sets.values()) or not all(
-            chains.in_place() for chains in self._chains
+            chains.in_place() for chains in self._chains.values()
         )
 
     def _open(self) -> Ipset:
@@ -224,30 +228,47 @@ class IptablesBlock:
             self._sets[name] = each._replace(size=each.size + (len(told) if add else -len(told)))
 
     def _write_tables(self, ruleset: Ruleset) -> None:
-        self._chains = []
+        def index(name: SetName) -> tuple[str, int]:
+            return self._sets[name][:2]
+
+        before, self._chains = self._chains, {}
         for family in families():
-            rules = render(ruleset, family, lambda name: self._sets[name][:2])
-            block, inspect = (_ours(table, family, rules[table]) for table in ("filter", "mangle"))
+            rules = render(ruleset, family, index)
+            block, inspect = (
+                self._ours(table, family, rules[table], before.get((table, family))) for table in TABLES
+            )
             inspecting = not inspect.in_place()
             if inspecting and rules["mangle"] is not NOTHING:
-                between = render_between(ruleset, family, lambda name: self._sets[name][:2])
-                _ours("mangle", family, between).write(others=False)
-            block.write()
+                self._ours("mangle", family, render_between(ruleset, family, index)).write(others=False)
+            _write(block)
             if inspecting:
                 inspect.write()
-            self._chains += [block, inspect]
+            self._chains |= {("filter", family): block, ("mangle", family): inspect}
 
-    def _sweep(self, keep: set[str]) -> None:
-        """Destroy our other sets. Those that a rule still refers to stay until the next time."""
-        sets = self._open()
-        for name in sets.headers():
-            if _OUR_SET.fullmatch(name) and name not in keep:
+    def _ours(self, table: str, family: int, rules: Rules, before: OurChains | None = None) -> OurChains:
+        return OurChains(self._reader(table, family), TABLES[table], rules.chains, rules.hooks, before)
+
+    def _reader(self, table: str, family: int) -> TableReader:
+        return self._readers.setdefault((table, family), TableReader(table, family))
+
+    def _sweep(self, names: Iterable[str]) -> None:
+        """Destroy those that are ours. What a rule still refers to stays until the next time."""
+        for name in names:
+            if _OUR_SET.fullmatch(name):
                 with contextlib.suppress(OSError):
-                    sets.destroy(name)
+                    self._open().destroy(name)
 
 
-def _ours(table: str, family: int, rules: Rules) -> OurChains:
-    return OurChains(table, family, TABLES[table], rules.chains, rules.hooks)
+def _counts(reader: TableReader, there: dict[str, list[Entry]], chains: tuple[str, ...]) -> tuple[int, int]:
+    """Packets and bytes that met one of the last rules of these chains."""
+    rules = (rule for chain in chains for rule in there.get(chain, ()) if rule.target in _LAST)
+    numbers = [reader.counters(rule) for rule in rules]
+    return sum(packets for packets, _ in numbers), sum(octets for _, octets in numbers)
+
+
+def _write(chains: OurChains) -> None:
+    if not chains.in_place():
+        chains.write()
 
 
 def _set_names(ruleset: Ruleset) -> list[SetName]:

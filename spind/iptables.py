@@ -20,7 +20,7 @@ from typing import Any
 
 from spind.sockopt import get_option
 from spind.wire.errors import WireError
-from spind.wire.xtables import Entry, parse_table
+from spind.wire.xtables import Entry, parse_table, read_counters, without_counters
 
 _LOCK_SECONDS = 0.5
 
@@ -77,8 +77,50 @@ def table_in_use(name: str, family: int) -> bool:
         return False  # the kernel has no iptables of the old kind, or nobody has used it
 
 
-def read_table(name: str, family: int) -> dict[str, list[Entry]]:
-    """The chains of a table; ``OSError`` where there is none. Takes no lock, and no library."""
+class TableReader:
+    """The chains of a table as the kernel has them. Takes no lock, and no library."""
+
+    def __init__(self, name: str, family: int) -> None:
+        self.name = name
+        self.family = family
+        self._data = b""
+        # Entries of the last time without their counters, how to take those out, and what they meant.
+        self._last: tuple[int, int, dict[int, str]] = 0, 0, {}
+        self._chains: dict[str, list[Entry]] = {}
+
+    def read(self) -> dict[str, list[Entry]]:
+        """All chains; none where nobody uses the table. ``OSError`` where the kernel refuses.
+
+        Where only counters have changed since the last time, that takes a tenth of a millisecond.
+        """
+        if not table_in_use(self.name, self.family):
+            self._data, self._chains = b"", {}
+            return {}
+        data, builtin = _entries(self.name, self.family)
+        without, mask, before = self._last
+        number = int.from_bytes(data, "little")
+        if len(data) != len(self._data) or number & mask != without or builtin != before:
+            try:
+                self._chains = parse_table(data, self.family, builtin)
+                mask = int.from_bytes(without_counters(data, self.family), "little")
+            except WireError as error:
+                raise OSError(f"iptables: {error}") from None
+            self._last = number & mask, mask, builtin
+        self._data = data
+        return self._chains
+
+    def counters(self, entry: Entry) -> tuple[int, int]:
+        """Packets and bytes of a rule that was read last."""
+        return read_counters(self._data, entry)
+
+
+def load_table(name: str, family: int) -> None:
+    """``OSError`` where the kernel does not have the table. It is in use from now on."""
+    _entries(name, family)
+
+
+def _entries(name: str, family: int) -> tuple[bytes, dict[int, str]]:
+    """The entries of a table, and the built-in chains by the place of their first one."""
     kind, level = _SOCKETS[family]
     with socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for _attempt in range(_ATTEMPTS):
@@ -95,10 +137,7 @@ def read_table(name: str, family: int) -> dict[str, list[Entry]]:
                     continue
                 raise
             builtin = {place: _HOOKS[n] for n, place in enumerate(places) if hooks & 1 << n}
-            try:
-                return parse_table(bytes(buffer[_ENTRIES.size :]), family, builtin)
-            except WireError as error:
-                raise OSError(f"iptables: {error}") from None
+            return bytes(buffer[_ENTRIES.size :]), builtin
     raise OSError(errno.EAGAIN, f"iptables: table {name} changes all the time")
 
 

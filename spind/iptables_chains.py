@@ -6,10 +6,10 @@ to them. What stays as it is keeps its counters.
 """
 
 import ctypes
-from typing import Any
+from typing import Any, NamedTuple
 
-from spind.iptables import open_table, read_table, table_in_use
-from spind.wire.xtables import Entry, XtRule, identity, jump, pack_again, pack_entry
+from spind.iptables import TableReader, open_table
+from spind.wire.xtables import Entry, Identity, XtRule, identify, jump, pack_again, pack_entry
 
 Chains = dict[str, list[Entry]]
 
@@ -17,72 +17,77 @@ Chains = dict[str, list[Entry]]
 _CAPTURE = "SPIN_CAPTURE_"
 
 
-class OurChains:
-    """Chains of ``table`` that begin with ``prefix``, as they shall be.
+class _Chain(NamedTuple):
+    rules: list[XtRule]
+    packed: list[bytes]
+    identities: list[Identity]
 
-    ``hooks`` are the built-in chains that jump to one of ours before anything else.
+
+def _chain(rules: list[XtRule], family: int) -> _Chain:
+    packed = [pack_entry(rule, family) for rule in rules]
+    return _Chain(rules, packed, [identify(each, family) for each in packed])
+
+
+class OurChains:
+    """Chains of the table ``reader`` that begin with ``prefix``, as they shall be.
+
+    ``hooks`` are the built-in chains that jump to one of ours before anything else. Rules that are those
+    of ``before`` are not made anew.
     """
 
     def __init__(
-        self, table: str, family: int, prefix: str, chains: dict[str, list[XtRule]], hooks: dict[str, str]
+        self,
+        reader: TableReader,
+        prefix: str,
+        chains: dict[str, list[XtRule]],
+        hooks: dict[str, str],
+        before: "OurChains | None" = None,
     ) -> None:
-        self._table = table
-        self._family = family
+        self._reader = reader
         self._prefix = prefix
-        self._chains = chains
         self._hooks = hooks
-        self._identities = {
-            chain: [identity(rule, family) for rule in rules] for chain, rules in chains.items()
+        self.chains: dict[str, _Chain] = {}
+        for chain, rules in chains.items():
+            same = before.chains.get(chain) if before is not None else None
+            self.chains[chain] = same if same and same.rules == rules else _chain(rules, reader.family)
+        self._jumps = {
+            hook: _chain([XtRule(hook, jump(chain))], reader.family) for hook, chain in hooks.items()
         }
-        self._jumps = {hook: identity(XtRule(hook, jump(chain)), family) for hook, chain in hooks.items()}
 
     def in_place(self) -> bool:
         """Whether the kernel has just this of ours."""
-        there = self._read()
+        there = self._reader.read()
         ours = {chain for chain in there if chain.startswith(self._prefix)}
         return (
-            ours == self._chains.keys()
+            ours == self.chains.keys()
             and not self._changed(there)
             and all(self._well_hooked(chain, there.get(chain, [])) for chain in (there.keys() | self._hooks))
         )
 
     def write(self, *, others: bool = True) -> None:
         """Make it so, in one step. Without ``others``, other chains that begin so and their jumps stay."""
-        if self.in_place():
-            return
-        with open_table(self._table, self._family) as table:
-            there = self._read()
-            for chain in self._chains:
+        with open_table(self._reader.name, self._reader.family) as table:
+            there = self._reader.read()
+            for chain in self.chains:
                 if chain not in there:
                     table.create_chain(chain)
             for chain in self._changed(there):
                 table.flush_entries(chain)
-                for rule in self._chains[chain]:
-                    table.append_entry(chain, _buffer(pack_entry(rule, self._family)))
+                for packed in self.chains[chain].packed:
+                    table.append_entry(chain, _buffer(packed))
             self._hook(table, there, others=others)
             if others:
-                stray = [name for name in there if name.startswith(self._prefix) and name not in self._chains]
+                stray = [name for name in there if name.startswith(self._prefix) and name not in self.chains]
                 for chain in stray:
                     table.flush_entries(chain)
                 for chain in stray:
                     table.delete_chain(chain)
 
-    def counts(self, chains: tuple[str, ...]) -> tuple[int, int]:
-        """Packets and bytes that ended in ``chains``: those of the rules that drop, or refuse."""
-        there = self._read()
-        last = [
-            entry for chain in chains for entry in there.get(chain, ()) if entry.target in ("DROP", "REJECT")
-        ]
-        return sum(entry.packets for entry in last), sum(entry.bytes for entry in last)
-
-    def _read(self) -> Chains:
-        return read_table(self._table, self._family) if table_in_use(self._table, self._family) else {}
-
     def _changed(self, there: Chains) -> list[str]:
         return [
             chain
-            for chain, wanted in self._identities.items()
-            if chain not in there or [entry.identity for entry in there[chain]] != wanted
+            for chain, wanted in self.chains.items()
+            if chain not in there or [entry.identity for entry in there[chain]] != wanted.identities
         ]
 
     def _well_hooked(self, chain: str, entries: list[Entry]) -> bool:
@@ -94,7 +99,7 @@ class OurChains:
             return not ours
         return (
             len(ours) == 1
-            and entries[ours[0]].identity == self._jumps[chain]
+            and [entries[ours[0]].identity] == self._jumps[chain].identities
             and all(_steps_aside(chain, entry) for entry in entries[: ours[0]])
         )
 
@@ -105,11 +110,10 @@ class OurChains:
                 continue
             for entry in entries:
                 if others and entry.target.startswith(self._prefix):
-                    packed = pack_again(entry.identity, self._family)
+                    packed = pack_again(entry.identity, self._reader.family)
                     table.delete_entry(chain, _buffer(packed), _buffer(b"\xff" * len(packed)))
             if chain in self._hooks:
-                rule = XtRule(chain, jump(self._hooks[chain]))
-                table.insert_entry(chain, _buffer(pack_entry(rule, self._family)), 0)
+                table.insert_entry(chain, _buffer(self._jumps[chain].packed[0]), 0)
 
 
 def _steps_aside(chain: str, entry: Entry) -> bool:

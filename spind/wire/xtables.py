@@ -9,6 +9,7 @@ instead of 5, standard output is turned away meanwhile, and with some of them (N
 segmentation fault now and then (seen with 1.2.0 and iptables 1.8.9).
 """
 
+from collections.abc import Iterator
 from struct import Struct, calcsize
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ _GOTO = {4: 2, 6: 4}
 _PROTOCOL_GIVEN = {4: 0, 6: 1}  # IP6T_F_PROTO
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp"}
 _STANDARD = (_EXTENSION.size + _NUMBER.size + _ALIGN - 1) & -_ALIGN  # the least that a target has
+_CHAIN_HEAD = b"ERROR\0"
 _VERDICTS = {-1: "DROP", -2: "ACCEPT", -5: "RETURN"}
 
 _SET = Struct("@HBB4x16x16xI4x")  # struct xt_set_info_match_v4: index, dimensions, which are sources
@@ -213,19 +215,22 @@ def _pack_extension(extension: Extension) -> bytes:
 
 
 class Entry(NamedTuple):
-    """A rule as the kernel has it; ``target`` is the chain, verdict or extension that it goes to."""
+    """A rule as the kernel has it; ``target`` is the chain, verdict or extension that it goes to.
+
+    ``counters`` is where the entries have those of the rule: :func:`read_counters`.
+    """
 
     identity: Identity
     target: str
-    packets: int
-    bytes: int
+    counters: int
 
 
-def identity(rule: XtRule, family: int) -> Identity:
-    """The identity that the kernel's entry for a rule has."""
-    packed = pack_entry(rule, family)
+def identify(packed: bytes, family: int) -> Identity:
+    """The identity that the kernel's entry will have for a rule of :func:`pack_entry`."""
     at, end = _OFFSETS.unpack_from(packed, _OFFSETS_AT[family])
-    target = packed[at:end] if rule.target.data else rule.target.name
+    target: str | bytes = packed[at:end]
+    if end - at == _STANDARD and not any(packed[at + _EXTENSION.size : end]):  # no data: a name
+        target = _text(packed[at + 2 : at + 31])
     return packed[: _IP[family].size], _matches(packed, _HEADER[family], at), target
 
 
@@ -235,38 +240,59 @@ def parse_table(data: bytes, family: int, builtin: dict[int, str]) -> dict[str, 
     ``builtin`` has the name of each built-in chain by the place of its first entry. The rule at the end
     of each chain that is its policy, or the way back, is left out.
     """
-    header, offsets_at, counters_at = _HEADER[family], _OFFSETS_AT[family], _COUNTERS_AT[family]
-    places: list[tuple[int, int, int]] = []
+    places = list(_places(data, family))
     starts = dict(builtin)  # a chain's name by the place of its first rule
-    position, size = 0, len(data)
-    while position < size:
-        if size - position < header:
-            raise WireError("xtables: entry cut short")
-        target, length = _OFFSETS.unpack_from(data, position + offsets_at)
-        if not header <= target <= length - _STANDARD or length > size - position:
-            raise WireError("xtables: entry out of bounds")
-        places.append((position, position + target, position + length))
-        if _text(data[position + target + 2 : position + target + 31]) == "ERROR":
-            starts[position + length] = _text(data[position + target + _EXTENSION.size : position + length])
-        position += length
+    for _start, at, end in places:
+        if data[at + 2 : at + 8] == _CHAIN_HEAD:
+            starts[end] = _text(data[at + _EXTENSION.size : end])
+    header, ip_size, counters_at = _HEADER[family], _IP[family].size, _COUNTERS_AT[family]
     chains: dict[str, list[Entry]] = {}
     chain: list[Entry] = []
     for start, at, end in places:
         if start in starts:
             chain = chains.setdefault(starts[start], [])
-        name = _text(data[at + 2 : at + 31])
-        if name == "ERROR":
-            continue  # what heads the next chain, or ends the table
         what: str | bytes = data[at:end]
-        if not name:
+        if data[at + 2]:
+            name = _text(data[at + 2 : at + 31])
+            if name == "ERROR":
+                continue  # what heads the next chain, or ends the table
+        else:
             verdict = _NUMBER.unpack_from(data, at + _EXTENSION.size)[0]
             what = name = _VERDICTS.get(verdict) or starts.get(verdict) or str(verdict)
-        packets, octets = _COUNTERS.unpack_from(data, start + counters_at)
         matches = _matches(data, start + header, at)
-        chain.append(Entry((data[start : start + _IP[family].size], matches, what), name, packets, octets))
+        chain.append(Entry((data[start : start + ip_size], matches, what), name, start + counters_at))
     for chain in chains.values():
         del chain[-1:]
     return chains
+
+
+def read_counters(data: bytes, entry: Entry) -> tuple[int, int]:
+    """Packets and bytes that a rule has matched."""
+    packets, octets = _COUNTERS.unpack_from(data, entry.counters)
+    return packets, octets
+
+
+def without_counters(data: bytes, family: int) -> bytes:
+    """As long as the entries: ones, but for zeros where there are counters."""
+    mask = bytearray(b"\xff" * len(data))
+    for start, _at, _end in _places(data, family):
+        where = start + _COUNTERS_AT[family]
+        mask[where : where + _COUNTERS.size] = bytes(_COUNTERS.size)
+    return bytes(mask)
+
+
+def _places(data: bytes, family: int) -> Iterator[tuple[int, int, int]]:
+    """Where each entry starts, where its target, and where the next."""
+    header, offsets_at, unpack = _HEADER[family], _OFFSETS_AT[family], _OFFSETS.unpack_from
+    position, size = 0, len(data)
+    while position < size:
+        if size - position < header:
+            raise WireError("xtables: entry cut short")
+        target, length = unpack(data, position + offsets_at)
+        if not header <= target <= length - _STANDARD or length > size - position:
+            raise WireError("xtables: entry out of bounds")
+        yield position, position + target, position + length
+        position += length
 
 
 def _matches(data: bytes, start: int, end: int) -> bytes:
@@ -278,9 +304,10 @@ def _matches(data: bytes, start: int, end: int) -> bytes:
     position = 0
     while len(region) - position >= _EXTENSION.size:
         size, name, _revision = _EXTENSION.unpack_from(region, position)
-        following = position + max(size, _EXTENSION.size)
-        if _text(name) == "limit":
-            found[position + _LIMIT_OURS : following] = bytes(following - position - _LIMIT_OURS)
+        following = min(position + max(size, _EXTENSION.size), len(region))
+        kept = position + _LIMIT_OURS
+        if _text(name) == "limit" and kept < following:
+            found[kept:following] = bytes(following - kept)
         position = following
     return bytes(found)
 
