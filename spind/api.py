@@ -189,6 +189,13 @@ class Api:
                 self._deeds.set_device_flow_block,
             ),
             ("get_flow_block", "Pairs of nodes that are blocked.", (), read, self._deeds.get_flow_block),
+            (
+                "dots_signal",
+                "A mitigation request of DOTS (RFC 9132): keep devices from what they attack.",
+                (Arg("dots_signal", "complex", "with ietf-dots-signal-channel:mitigation-scope"),),
+                write,
+                self._deeds.dots_signal,
+            ),
             ("list_rpc_methods", "This list.", (), read, self._list_rpc_methods),
             ("status", "The daemon: version, back-ends, counters, tables.", (), read, self._status_method),
             (

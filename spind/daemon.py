@@ -602,6 +602,8 @@ class Daemon:
             config.new_device_profile,
             config.doh_resolvers,
             config.refuse_doh,
+            config.dots_enabled,
+            config.dots_log_only,
         )
 
     def _in_force(self) -> Config:

@@ -65,6 +65,8 @@ class Decisions:
         self.resolvers: frozenset[str] = frozenset()
         """Names and addresses that serve encrypted DNS."""
         self.refuses_resolvers = False
+        self.dots_enabled = False
+        self.dots_log_only = False
 
     def handlers(self) -> dict[type, Callable[..., Outcome]]:
         """The events that are decisions, and who handles each."""
@@ -140,6 +142,7 @@ class Decisions:
         self.refuses_resolvers = event.refuse
         self._refuse(event.resolvers if event.refuse else ())
         self._nodes.new_profile = event.new_device_profile
+        self.dots_enabled, self.dots_log_only = event.dots_enabled, event.dots_log_only
         commands += self._lists_changed()
         return [node for node in self._nodes if node.changed], commands
 

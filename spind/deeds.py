@@ -6,6 +6,7 @@ keeps it before anybody hears of it. A refused call changes nothing. What was de
 who did it, so that it can be undone.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,9 @@ from spind import audit, profiles, rules
 from spind.audit import Entry
 from spind.calls import REFUSED, ApiError, Caller
 from spind.changes import Change, DeviceChange, IgnoredChange, ProfileChange, RuleChange, SiteChange
-from spind.commands import Command, RecordAudit, Save
+from spind.commands import Command, Notice, RecordAudit, Save
 from spind.decisions import is_address_alone, listed_key
+from spind.dots import DotsError, Scope, parse_request
 from spind.engine import Engine
 from spind.events import (
     AssignAddress,
@@ -113,7 +115,7 @@ class Deeds:
         elif not self._listed(list, key):
             device = self._engine.nodes.by_id[node].mac
             fields = {"action": list} | ({"device": key} if device is not None else {"node": key})
-            self._do(PutRules((self._rule(fields),)))
+            self._do(PutRules((self._new_rule(fields),)))
 
     def remove_iplist_node(self, list: str, node: int) -> None:  # noqa: A002
         """Take a node off a list."""
@@ -122,21 +124,25 @@ class Deeds:
         if list == "ignore":
             self._do(SetIgnored(node, ignored=False))
         else:
-            self._do(RemoveRules(self._listed(list, key)))
+            self._remove(self._listed(list, key))
 
     def add_iplist_ip(self, list: str, ip: str) -> None:  # noqa: A002
-        """Put an address or prefix on a list."""
+        """Put an address or prefix on a list. A device's address means the device, with all it has."""
         self._check_list(list)
         self._prefix(ip)
+        device = self._device_at(ip)
+        if device is not None and list != "ignore":
+            self.add_iplist_node(list, device.id)
+            return
         try:
             if list == "ignore":
                 self._do(IgnoreAddress(ip, ignored=True))
                 return
-            rule = self._rule({"action": list, "ip": ip})
         except ValueError as error:
             raise ApiError(REFUSED, f"ip: {error}") from error
-        if not self._same_address(rule):
-            self._do(PutRules((rule,)))
+        fields = {"action": list, "ip": ip}
+        if not self._same_address(self._rule(fields)):
+            self._do(PutRules((self._new_rule(fields),)))
 
     def remove_iplist_ip(self, list: str, ip: str) -> None:  # noqa: A002
         """Take an address or prefix off a list."""
@@ -145,8 +151,14 @@ class Deeds:
         if list == "ignore":
             self._do(IgnoreAddress(ip, ignored=False))
             return
-        rule = self._rule({"action": list, "ip": ip})
-        self._do(RemoveRules(self._same_address(rule)))
+        there = self._same_address(self._rule({"action": list, "ip": ip}))
+        device = self._device_at(ip)
+        if device is not None:
+            there += self._listed(list, device.decision_key)
+        if not there and ip in self._engine.decisions.list_texts(list):
+            sentence = f"ip: {ip} is on the list because its node is; remove_iplist_node takes that off"
+            raise ApiError(REFUSED, sentence)
+        self._remove(there)
 
     def reset_iplist_ignore(self) -> None:
         """Ignore nothing any more."""
@@ -183,10 +195,10 @@ class Deeds:
             and (rule.device, rule.node) in ((device.mac, key), (node.mac, self._decidable(device.id)))
         )
         if not block:
-            self._do(RemoveRules(there))
+            self._remove(there)
         elif not there:
             fields = {"action": "block", "device": self._decidable(device.id), "node": key}
-            self._do(PutRules((self._rule(fields),)))
+            self._do(PutRules((self._new_rule(fields),)))
 
     # -- rules ---------------------------------------------------------------------------
 
@@ -199,16 +211,12 @@ class Deeds:
 
     def add_rule(self, **fields: Any) -> Json:
         """Make a rule; its id."""
-        if self._engine.rules.full:
-            raise ApiError(
-                REFUSED, f"there are {len(self._engine.rules)} rules, more are not allowed (limit_rules)"
-            )
         node = fields.pop("node", 0)
         if node:
             fields["node"] = self._decidable(node)
         if fields.get("device"):
             fields["device"] = str(fields["device"]).lower().replace("-", ":")
-        rule = self._rule(fields)
+        rule = self._new_rule(fields)
         if rule.until and rule.until <= self._clock():
             raise ApiError(REFUSED, "until: a time that is over; give Unix seconds in the future")
         self._do(PutRules((rule,)))
@@ -218,7 +226,7 @@ class Deeds:
         """Take a rule back."""
         if self._engine.rules.get(id) is None:
             raise ApiError(REFUSED, f"id: there is no rule {id}")
-        self._do(RemoveRules((id,)))
+        self._remove((id,))
 
     def _rule_json(self, rule: Rule) -> Json:
         shape: Json = rules.to_json(rule)
@@ -303,6 +311,73 @@ class Deeds:
             )
         )
 
+    # -- DOTS ----------------------------------------------------------------------------
+
+    def dots_signal(self, dots_signal: dict[str, Any]) -> None:
+        """A mitigation request: keep the devices that it is about from what they attack."""
+        engine = self._engine
+        if not engine.decisions.dots_enabled:
+            raise ApiError(REFUSED, "DOTS is not enabled in the configuration (dots_enabled)")
+        try:
+            scopes = parse_request(dots_signal)
+        except DotsError as error:
+            raise ApiError(REFUSED, str(error)) from error
+        now = int(self._clock())
+        made: dict[tuple[bytes, tuple[bytes, int]], Rule] = {}
+        for scope in scopes:
+            for device in self._attackers(scope):
+                for prefix in scope.prefixes:
+                    until = now + scope.lifetime if scope.lifetime else 0
+                    made[device, prefix] = Rule(
+                        0,
+                        "block",
+                        device,
+                        prefix=prefix,
+                        until=until,
+                        comment="asked for by a DOTS mitigation request",
+                        author="detector",
+                        created=now,
+                    )
+        found = sorted({self._label(format_mac(device)) for device, _ in made})
+        does = "only told, as dots_log_only says" if engine.decisions.dots_log_only else "kept from it"
+        self._carry_out(
+            [
+                Notice(
+                    logging.WARNING,
+                    f"DOTS: {len(scopes)} scopes; "
+                    + (f"{', '.join(found)}: {does}" if found else "no device"),
+                )
+            ]
+        )
+        if engine.decisions.dots_log_only:
+            return
+        fresh = [rule for rule in made.values() if not self._has(rule)]
+        if len(engine.rules) + len(fresh) > engine.limits.rules:
+            raise ApiError(REFUSED, "there is no room for so many rules (limit_rules)")
+        first = engine.rules.next_id
+        self._do(PutRules(tuple(rule._replace(id=first + i) for i, rule in enumerate(fresh))))
+
+    def _attackers(self, scope: Scope) -> list[bytes]:
+        """Devices with traffic that the request is about, lately."""
+        nodes = self._engine.nodes
+        found = []
+        for mac, device in nodes.devices.items():
+            for flow in self._engine.flows.flows(device.id):
+                party = nodes.by_id.get(flow.key.node if flow.key.device == device.id else flow.key.device)
+                if party is not None and scope.concerns(flow, party.addresses):
+                    found.append(mac)
+                    break
+        return found
+
+    def _has(self, wanted: Rule) -> bool:
+        """Is there a rule like this that lasts as long?"""
+        return any(
+            (rule.action, rule.device, rule.prefix, rule.author)
+            == (wanted.action, wanted.device, wanted.prefix, wanted.author)
+            and (rule.until == 0 or 0 < wanted.until <= rule.until)
+            for rule in self._engine.rules
+        )
+
     # -- the audit list ------------------------------------------------------------------
 
     def list_audit(self, since: int = 0, limit: int = 100, offset: int = 0) -> Json:
@@ -334,6 +409,11 @@ class Deeds:
         for before, _ in entry.changes:
             if isinstance(before, RuleChange) and before.rule and 0 < before.rule.until <= moment:
                 return f"the rule of entry {entry.id} is over by its end time"
+            gone = (
+                isinstance(before, RuleChange) and before.rule and self._engine.rules.get(before.id) is None
+            )
+            if gone and self._engine.rules.full:
+                return "there is no room for another rule (limit_rules)"
         return ""
 
     def _entry_json(self, entry: Entry) -> Json:
@@ -412,6 +492,24 @@ class Deeds:
         except ValueError as error:
             raise ApiError(REFUSED, str(error)) from error
 
+    def _new_rule(self, fields: dict[str, Any]) -> Rule:
+        """The same, where there is room for one more."""
+        if self._engine.rules.full:
+            raise ApiError(
+                REFUSED, f"there are {len(self._engine.rules)} rules, more are not allowed (limit_rules)"
+            )
+        return self._rule(fields)
+
+    def _remove(self, ids: tuple[int, ...]) -> None:
+        """Take rules back, unless one is none of the caller's business."""
+        if self._caller.role == "provider":
+            for rule in filter(None, map(self._engine.rules.get, ids)):
+                if rule.author != "provider":
+                    raise ApiError(
+                        REFUSED, f"rule {rule.id} is not the provider's: only the owner can remove it"
+                    )
+        self._do(RemoveRules(ids))
+
     def _listed(self, name: str, key: str) -> tuple[int, ...]:
         """The rules that put a node on a list."""
         return tuple(
@@ -424,6 +522,13 @@ class Deeds:
             for rule in self._engine.rules
             if rule.action == wanted.action and is_address_alone(rule) and rule.prefix == wanted.prefix
         )
+
+    def _device_at(self, text: str) -> Node | None:
+        """The device that has an address; ``None`` for prefixes, too."""
+        try:
+            return self._engine.nodes.device_at(parse_address(text))
+        except ValueError:
+            return None
 
     def _check_list(self, name: str) -> None:
         if name not in LISTS:

@@ -121,6 +121,8 @@ class Decided(NamedTuple):
     new_device_profile: str = ""
     resolvers: tuple[str, ...] = ()
     refuse: bool = False
+    dots_enabled: bool = False
+    dots_log_only: bool = False
 
 
 class SetName(NamedTuple):
