@@ -10,7 +10,6 @@ import fcntl
 import importlib
 import os
 import socket
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Any
 
+from spind.lean_import import without
 from spind.sockopt import get_option
 from spind.wire.errors import WireError
 from spind.wire.xtables import Entry, parse_table, read_counters, without_counters
@@ -44,28 +44,12 @@ def families() -> tuple[int, ...]:
 def library() -> Any:
     """Import python-iptables: 2 MB, and modprobe, that are not needed where nftables serves."""
     try:
-        with _without_distutils(), warnings.catch_warnings():
+        # Where setuptools is installed, its stand-in for distutils would bring 12 MB along (measured).
+        with without("distutils"), warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # it forgets to close a pipe
             return importlib.import_module("iptc")
     except ImportError as error:
         raise OSError(f"python-iptables: {error}") from None
-
-
-@contextlib.contextmanager
-def _without_distutils() -> Iterator[None]:
-    """Hide distutils, which python-iptables asks for and is content without.
-
-    Where setuptools is installed, its stand-in for distutils would bring 12 MB along (measured).
-    """
-    hide = "distutils" not in sys.modules
-    modules: dict[str, Any] = sys.modules
-    if hide:
-        modules["distutils"] = None  # makes its import fail, as the import system defines
-    try:
-        yield
-    finally:
-        if hide:
-            del modules["distutils"]
 
 
 def table_in_use(name: str, family: int) -> bool:
