@@ -4,8 +4,8 @@
 Owns how the sets and classes of a :class:`~spind.ruleset.Ruleset` are laid out in nftables, in
 one place, so that what ``nft`` is told at first and what is sent later cannot differ. Pure.
 
-Names in the kernel end in ``4``, ``6`` or ``_port`` for sets of the ruleset and in ``_class`` for
-our own maps, so that no name of a set can be taken for another.
+Names in the kernel end in ``4``, ``6`` or ``_port`` for sets of the ruleset and in ``_class`` or
+``_macs`` for those about devices, so that no name of a set can be taken for another.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,8 +43,18 @@ def class_chain(direction: str, family: int, name: str) -> str:
 
 
 def mac_chain(name: str) -> str:
-    """Name of the chain for what a MAC of a class has sent."""
+    """Name of the chain for what a MAC of a class has sent, from an address without a class."""
     return f"block_mac_{name}"
+
+
+def sender_chain(family: int, name: str) -> str:
+    """Name of the chain for what was sent from an address of a class."""
+    return f"block_from{family}_{name}"
+
+
+def class_macs(name: str) -> str:
+    """Name of the set of the MACs of a class."""
+    return f"block_{name}_macs"
 
 
 def kernel_set(name: str, shape: Shape, family: int) -> str:
@@ -64,8 +74,8 @@ def declarations(name: str, shape: Shape) -> tuple[Declaration, ...]:
     )
 
 
-def map_declarations() -> tuple[Declaration, ...]:
-    """The maps from devices to the chains of their classes."""
+def device_declarations(classes: Iterable[str]) -> tuple[Declaration, ...]:
+    """The maps from devices to the chains of their classes, and the sets of the MACs of each."""
     return (
         Declaration(MAC_CLASSES, "type ether_addr : verdict;", is_map=True),
         *(
@@ -73,6 +83,7 @@ def map_declarations() -> tuple[Declaration, ...]:
             for direction in ("up", "down")
             for family in FAMILIES
         ),
+        *(Declaration(class_macs(name), "type ether_addr;") for name in classes),
     )
 
 
@@ -122,18 +133,37 @@ def element_keys(shape: Shape, element: Element) -> Iterator[SetElement]:
         yield SetElement((int.from_bytes(last, "big") + 1).to_bytes(len(last), "big"), end=True)
 
 
-def mac_element(mac: Mac, name: str) -> tuple[str, SetElement]:
-    """The element of a MAC with a class: as text, and as the kernel has it."""
+class DeviceElement(NamedTuple):
+    """An element that tells a device's class: in which set or map, as text, as the kernel has it."""
+
+    set: str
+    text: str
+    element: SetElement
+
+
+def mac_elements(mac: Mac, name: str) -> tuple[DeviceElement, ...]:
+    """The elements of a MAC with a class."""
     if len(mac) != 6:
         raise ValueError(f"not a MAC address: {mac!r}")
-    chain = mac_chain(name)
-    return f"{format_mac(mac)} : goto {chain}", SetElement(mac, chain=chain)
+    text, chain = format_mac(mac), mac_chain(name)
+    return (
+        DeviceElement(MAC_CLASSES, f"{text} : goto {chain}", SetElement(mac, chain=chain)),
+        DeviceElement(class_macs(name), text, SetElement(mac)),
+    )
 
 
-def address_element(direction: str, address: Address, name: str) -> tuple[str, SetElement]:
-    """The element of an address with a class, likewise."""
-    chain = class_chain(direction, _family(address), name)
-    return f"{format_address(address)} : goto {chain}", SetElement(address, chain=chain)
+def address_elements(address: Address, name: str) -> tuple[DeviceElement, ...]:
+    """The elements of an address with a class."""
+    family, text = _family(address), format_address(address)
+    return tuple(
+        DeviceElement(
+            address_classes(direction, family), f"{text} : goto {chain}", SetElement(address, chain=chain)
+        )
+        for direction, chain in (
+            ("up", sender_chain(family, name)),
+            ("down", class_chain("down", family, name)),
+        )
+    )
 
 
 def advance(ruleset: Ruleset, changes: Sequence[SetChange | ClassesChange]) -> list[ElementsChange]:
@@ -168,37 +198,22 @@ def _advance_set(ruleset: Ruleset, change: SetChange) -> Iterator[ElementsChange
 
 def _advance_classes(ruleset: Ruleset, change: ClassesChange) -> Iterator[ElementsChange]:
     silent = ruleset.placement.mode == "local"  # no maps there
-    for mac, name in change.macs:
-        _check_class(ruleset, name)
-        before = _replace(ruleset.macs, mac, name)
-        if before != name and not silent:
-            if before:
-                yield ElementsChange(MAC_CLASSES, True, (mac_element(mac, before)[1]._replace(chain=""),))
+    for classes, changed, elements in (
+        (ruleset.macs, change.macs, mac_elements),
+        (ruleset.addresses, change.addresses, address_elements),
+    ):
+        for key, name in changed:
+            if name not in ruleset.classes and name not in ("", EVERYBODY):
+                raise ValueError(f"no class of that name: {name!r}")
+            before = classes.pop(key, "")
             if name:
-                yield ElementsChange(MAC_CLASSES, False, (mac_element(mac, name)[1],))
-    for address, name in change.addresses:
-        _check_class(ruleset, name)
-        before = _replace(ruleset.addresses, address, name)
-        if before == name or silent:
-            continue
-        for direction in ("up", "down"):
-            where = address_classes(direction, _family(address))
-            if before:
-                yield ElementsChange(where, True, (SetElement(address),))
-            if name:
-                yield ElementsChange(where, False, (address_element(direction, address, name)[1],))
-
-
-def _check_class(ruleset: Ruleset, name: str) -> None:
-    if name not in ruleset.classes and name not in ("", EVERYBODY):
-        raise ValueError(f"no class of that name: {name!r}")
-
-
-def _replace(classes: dict[bytes, str], key: bytes, name: str) -> str:
-    before = classes.pop(key, "")
-    if name:
-        classes[key] = name
-    return before
+                classes[key] = name
+            if before == name or silent:
+                continue
+            for each in elements(key, before) if before else ():
+                yield ElementsChange(each.set, True, (each.element._replace(chain=""),))
+            for each in elements(key, name) if name else ():
+                yield ElementsChange(each.set, False, (each.element,))
 
 
 def _address(shape: Shape, element: Element) -> Address:

@@ -7,10 +7,10 @@ and table ``bridge spin``. Pure. What the rules mean is said in ``ruleset``, how
 
 The way of a forwarded packet of a device, in brackets what is looked up::
 
-    block_forward    [interface] -> block_up, then [interface] -> block_down
-    block_up         [MAC] -> block_mac_CLASS, [address] -> block_up4_CLASS, else block_up4_all
-    block_mac_CLASS  block_up4_CLASS, and then [address] as above
-    block_up4_CLASS  one rule a step: return, block_inspect or block_refuse_up
+    block_forward      [interface] -> block_up, then [interface] -> block_down
+    block_up           [address] -> block_from4_CLASS, [MAC] -> block_mac_CLASS, else block_up4_all
+    block_from4_CLASS  [MAC of the same class] -> block_up4_CLASS, else that and [MAC] as above
+    block_up4_CLASS    one rule a step: return, block_inspect or block_refuse_up
 
 A chain has the steps for one family and one direction, so that no packet meets a rule that is not
 for it. Nothing here ends the judgement of other rules: who is not refused returns, and the policy
@@ -24,15 +24,17 @@ from spind.block_nftables_sets import (
     MAC_CLASSES,
     Declaration,
     address_classes,
-    address_element,
+    address_elements,
     by_kernel_set,
     class_chain,
+    class_macs,
     declarations,
+    device_declarations,
     element_text,
     kernel_set,
     mac_chain,
-    mac_element,
-    map_declarations,
+    mac_elements,
+    sender_chain,
 )
 from spind.block_nftables_table import SetWanted, TableWanted, There, transaction
 from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, Mac, format_mac
@@ -123,11 +125,19 @@ def _inet(ruleset: Ruleset, there: There, known: Ruleset | None, name: str) -> T
             f"{ip} daddr vmap @{address_classes('down', family)}" for ip, family in (("ip", 4), ("ip6", 6))
         ]
         by_mac = f"ether saddr vmap @{MAC_CLASSES}"
-        table.chain("block_up", by_mac, *senders, *_fallback("up", EVERYBODY, ruleset))
+        table.chain("block_up", *senders, by_mac, *_fallback("up", EVERYBODY, ruleset))
         table.chain("block_down", *receivers, *_fallback("down", EVERYBODY, ruleset))
         for each in _classes(ruleset):
-            table.chain(mac_chain(each), *_calls("jump", "up", each), *senders)
-        _maps(table, ruleset, there, known)
+            table.chain(mac_chain(each), *_calls("goto", "up", each))
+            for family in FAMILIES:
+                steps_chain = class_chain("up", family, each)
+                table.chain(
+                    sender_chain(family, each),
+                    f"ether saddr @{class_macs(each)} goto {steps_chain}",
+                    f"jump {steps_chain}",
+                    by_mac,
+                )
+        _devices(table, ruleset, there, known)
     for each, steps in _classes(ruleset).items():
         for direction in ("up", "down"):
             for family in FAMILIES:
@@ -274,10 +284,10 @@ def _ends(table: TableWanted, place: Placement) -> None:
     )
 
 
-def _maps(table: TableWanted, ruleset: Ruleset, there: There, known: Ruleset | None) -> None:
-    wanted = _map_elements(ruleset)
-    before = _map_elements(known) if known and known.placement.mode != "local" else {}
-    for declaration in map_declarations():
+def _devices(table: TableWanted, ruleset: Ruleset, there: There, known: Ruleset | None) -> None:
+    wanted = _device_elements(ruleset)
+    before = _device_elements(known) if known and known.placement.mode != "local" else {}
+    for declaration in device_declarations(_classes(ruleset)):
         name = declaration.name
         kept = name in before and name in there.sets
         old = before[name] if kept else set()
@@ -285,14 +295,14 @@ def _maps(table: TableWanted, ruleset: Ruleset, there: There, known: Ruleset | N
         table.sets.append(SetWanted(declaration, sorted(wanted[name] - old), sorted(gone), kept))
 
 
-def _map_elements(ruleset: Ruleset) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {each.name: set() for each in map_declarations()}
+def _device_elements(ruleset: Ruleset) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {each.name: set() for each in device_declarations(_classes(ruleset))}
     for mac, name in ruleset.macs.items():
-        found[MAC_CLASSES].add(mac_element(mac, name)[0])
+        for each in mac_elements(mac, name):
+            found[each.set].add(each.text)
     for address, name in ruleset.addresses.items():
-        for direction in ("up", "down"):
-            where = address_classes(direction, 4 if len(address) == 4 else 6)
-            found[where].add(address_element(direction, address, name)[0])
+        for each in address_elements(address, name):
+            found[each.set].add(each.text)
     return found
 
 
