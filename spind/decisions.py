@@ -61,6 +61,7 @@ class Decisions:
         self._refused: tuple[str, ...] = ()
         self.rules = rules
         self.profiles: Mapping[str, Profile] = dict(BUILTIN)
+        policy.set_profiles(self.profiles)
         self.touched: list[Rule | Mac | None] = []
         self.resolvers: frozenset[str] = frozenset()
         """Names and addresses that serve encrypted DNS."""
@@ -331,7 +332,7 @@ class Decisions:
         for text in resolvers:
             prefix = _address_prefix(text)
             whom = base._replace(domain=text) if prefix is None else base._replace(prefix=prefix)
-            for port in (0,) if prefix is None else (HTTPS, DNS_OVER_TLS):
+            for port in (HTTPS, DNS_OVER_TLS):  # plain DNS may be on the same addresses
                 self._policy.add(whom._replace(id=rule_id, port=port))
                 rule_id -= 1
         self.touched.append(None)
