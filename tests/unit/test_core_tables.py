@@ -9,7 +9,7 @@ from spind.hostile import clean_name
 from spind.ignore import IgnoreList, parse_prefix
 from spind.limits import Limits
 from spind.model import ConnKey, Evidence, format_address, format_mac, parse_address, parse_mac
-from spind.names import NAMES_PER_DEVICE, Names, answered_addresses
+from spind.names import KEEP_SECONDS, NAMES_PER_DEVICE, TTL_GRACE, Names, answered_addresses
 from spind.nodes import Kind, Nodes
 from spind.sites import registrable_domain
 from spind.wire.dns import DnsMessage, Question, Record
@@ -137,7 +137,10 @@ def test_the_latest_valid_name_counts_and_expired_ones_do_not() -> None:
     assert names.lookup(1, address, T0 + 400) == ("theirs.test", Evidence.DNS_OTHER)
     assert names.lookup(1, address, T0 + 2000) == ("", Evidence.NONE)
     names.expire(T0 + 2000)
+    assert list(names.at(address)) != [], "kept for rules that are made later"
+    names.expire(T0 + 1000 + TTL_GRACE + KEEP_SECONDS + 1)
     assert names.size == 0
+    assert list(names.at(address)) == []
 
 
 def test_names_are_bounded_per_device_and_in_all() -> None:

@@ -362,11 +362,11 @@ def test_ignored_parties_are_left_out_of_messages_but_counted() -> None:
     transfer(engine, key, 10, 10, T0)
     assert engine.handle(TrafficEnd(1, resynced=False), T0 + 1) == []
     assert engine.flows.total(camera.id, 4)[:2] == (10, 10)
-    assert set(engine.decisions.ignored_texts()) == {"192.168.8.11", "2001:db8:8::11"}
+    assert set(engine.decisions.list_texts("ignore")) == {"192.168.8.11", "2001:db8:8::11"}
     engine.handle(NeighbourSeen(parse_address("2001:db8:8::99"), CAMERA), T0)
-    assert "2001:db8:8::99" in engine.decisions.ignored_texts(), "the entry follows the node"
+    assert "2001:db8:8::99" in engine.decisions.list_texts("ignore"), "the entry follows the node"
     engine.handle(IgnoreAddress("192.168.8.11", ignored=False), T0)
-    assert set(engine.decisions.ignored_texts()) == {"2001:db8:8::11", "2001:db8:8::99"}
+    assert set(engine.decisions.list_texts("ignore")) == {"2001:db8:8::11", "2001:db8:8::99"}
     engine.handle(IgnoreAddress("198.18.0.0/24", ignored=True), T0)
     transfer(engine, key, 10, 10, T0)
     assert engine.handle(TrafficEnd(1, resynced=False), T0 + 2) == []
