@@ -7,6 +7,7 @@ through ``nft`` in one transaction, elements through netlink. What the rules are
 ``block_nftables_text``.
 """
 
+import os
 import subprocess
 from collections.abc import Sequence
 
@@ -216,26 +217,39 @@ def _everything() -> Ruleset:
 
 
 def _nft(text: str, watch: NftWatch | None = None) -> str:
-    """Run one transaction, which ``watch`` does not count, and return what ``nft`` prints."""
-    with subprocess.Popen(
-        ["nft", "-f", "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        if watch is not None:
-            watch.expect(process.pid)  # it does nothing before it has read everything
-        try:
-            out, err = process.communicate(text, timeout=_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise OSError("nft takes too long") from None
-        finally:
+    """Run one transaction, which ``watch`` does not count, and return what ``nft`` prints.
+
+    ``nft`` finds the text whole, in a file in memory that it holds itself: of a pipe, it would take
+    what a killed daemon had got to, and half a transaction opens what is blocked.
+    """
+    whole = os.memfd_create("nft")
+    try:
+        with open(whole, "w", closefd=False) as file:
+            file.write(text)
+        with subprocess.Popen(
+            ["nft", "-f", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=(whole,),
+        ) as process:
             if watch is not None:
-                watch.expect(0)
+                watch.expect(process.pid)  # it does nothing before it has read the line
+            try:
+                out, err = process.communicate(f'include "/proc/self/fd/{whole}"\n', timeout=_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise OSError("nft takes too long") from None
+            finally:
+                if watch is not None:
+                    watch.expect(0)
+    finally:
+        os.close(whole)
     if process.returncode:
         # What is wrong, and the beginning of the command: a command can be long.
         lines = err.strip().splitlines() or [f"nft ended with {process.returncode}"]
-        raise OSError(": ".join([lines[0].split("Error: ")[-1], *(line[:200] for line in lines[1:2])]))
+        first = next((number for number, line in enumerate(lines) if "Error: " in line), 0)
+        said = lines[first].split("Error: ")[-1]
+        raise OSError(": ".join([said, *(line[:200] for line in lines[first + 1 : first + 2])]))
     return out
