@@ -39,6 +39,7 @@ class Conn:
         "flow_key",
         "isn",
         "key",
+        "lost",
         "name",
         "node",
         "outbound",
@@ -63,6 +64,7 @@ class Conn:
         self.seen = now
         self.stream: Reassembler | None = None
         self.done = key.proto != IPPROTO_TCP  # only TCP's first bytes are looked into
+        self.lost = False  # done without an end: there was no room for what it said
         self.flow_key = self.make_flow_key()
 
     def make_flow_key(self) -> FlowKey:
@@ -128,13 +130,18 @@ class Connections:
         """The connection's first bytes are being put together; the oldest such one gives up."""
         self._streams[conn.key] = conn
         if len(self._streams) > self._stream_limit:
-            self.end_stream(next(iter(self._streams.values())))
+            self._lose_stream()
 
     def stream_grew(self, size: int) -> None:
         """``size`` more bytes of such connections are held; beyond the bound the oldest give up."""
         self._stream_bytes += size
         while self._stream_bytes > STREAMS_BYTES and self._streams:
-            self.end_stream(next(iter(self._streams.values())))
+            self._lose_stream()
+
+    def _lose_stream(self) -> None:
+        oldest = next(iter(self._streams.values()))
+        oldest.lost = True
+        self.end_stream(oldest)
 
     def end_stream(self, conn: Conn) -> None:
         """Nothing more is to be learned from the connection's bytes."""

@@ -5,6 +5,8 @@ Owns the moments: when a device has a new address, when a name has one, when a c
 light, when a rule begins to hold for a connection that is running.
 """
 
+from collections import OrderedDict
+
 from spind.attribution import Attributor
 from spind.commands import Command, CutConnections, Enforce, EnforceElements, KeepName
 from spind.connections import Conn, Connections
@@ -18,6 +20,13 @@ from spind.rules import Rule
 
 SNI_SECONDS = 3600.0
 """How long an address counts as one of the name that a client said there: no TTL tells."""
+
+CUT_KEYS = 4096
+"""Connections that were cut and may still be heard of; the one cut longest ago is forgotten."""
+
+REPORTS_PER_SECOND = 20.0
+REPORTS_BURST = 100.0
+"""Reports of connections that were cut by their names, as many as the kernel makes of blocked packets."""
 
 
 class Enforcement:
@@ -40,6 +49,9 @@ class Enforcement:
         self._policy = policy
         self.cut = 0
         """Connections that were cut because of their name, or of a new rule."""
+        self._cut_keys: OrderedDict[ConnKey, None] = OrderedDict()
+        self._reports = REPORTS_BURST
+        self._reported = 0.0
 
     # -- what is to be done --------------------------------------------------------------
 
@@ -141,8 +153,32 @@ class Enforcement:
             if self.blocks(conn):
                 cut.append((conn.key, conn.outbound))
                 conn.done = True
-        self.cut += len(cut)
+                self.note_cut(conn.key)
         return cut
+
+    def note_cut(self, key: ConnKey) -> None:
+        """The connection is cut. It is remembered beyond its end in conntrack: what still comes of it would
+        begin a new one there, in the middle of what it says."""
+        if key not in self._cut_keys:
+            self.cut += 1
+            self._cut_keys[key] = None
+            if len(self._cut_keys) > CUT_KEYS:
+                self._cut_keys.popitem(last=False)
+
+    def was_cut(self, key: ConnKey, *, opens: bool) -> bool:
+        """Is a packet one of a connection that was cut? Not if it opens the next one with the same key."""
+        if opens:
+            self._cut_keys.pop(key, None)
+        return key in self._cut_keys
+
+    def may_report(self, now: float) -> bool:
+        """Is there room for one more report of a connection that was cut?"""
+        room = self._reports + max(now - self._reported, 0.0) * REPORTS_PER_SECOND
+        self._reports, self._reported = min(room, REPORTS_BURST), now
+        if self._reports < 1:
+            return False
+        self._reports -= 1
+        return True
 
     # -- packets that the kernel blocked -------------------------------------------------
 

@@ -95,6 +95,9 @@ CANARY = "use-application-dns.net"
 
 ENCRYPTED_DNS_PORTS = (443, 853)
 
+SYN = 0x02
+SYN_ACK = 0x12
+
 ACCEPT = Verdict(accept=True, done=False)
 ACCEPT_DONE = Verdict(accept=True, done=True)
 DROP = Verdict(accept=False)
@@ -235,20 +238,15 @@ class Engine:
             # From outside, before any firewall has seen it: conntrack tells if it got through.
             return [ACCEPT]
         conn = self.attributor.connection(packet.key, sender, now)
-        if conn is not None and packet.proto == IPPROTO_TCP and packet.flags & 0x12 == 0x02:
-            # The ports are used again; only by the device itself, not by one that forges its address.
-            if conn.isn not in (-1, packet.seq) and sender in (None, conn.device):
-                old, old.before = conn, None
-                self.connections.remove(packet.key)
-                conn = self.attributor.attribute(packet.key, sender, now, answered=True)
-                if conn is not None and old.cid:
-                    conn.before = old
-            if conn is not None:
-                conn.isn = packet.seq
+        if conn is not None and packet.proto == IPPROTO_TCP and packet.flags & SYN_ACK == SYN:
+            conn = self._opened(conn, packet, sender, now)
         if conn is not None and not conn.outbound:
             conn.done = True  # what a client out there says names us, not the client
-        if packet.proto != IPPROTO_TCP or conn is None or conn.done:
+        if packet.proto != IPPROTO_TCP or conn is None:
             return [ACCEPT_DONE if conn is None or conn.done else ACCEPT]
+        if conn.done:
+            # A rule may have come while the packet waited: a mark that it is done would let it pass.
+            return [CUT if conn.outbound and self.enforcement.blocks(conn) else ACCEPT_DONE]
         if conn.stream is None:
             conn.stream = inspect.start_of(packet)
             self.connections.keep_stream(conn)
@@ -264,15 +262,29 @@ class Engine:
             return [ACCEPT_DONE]
         out = self._found(conn, finding, now)
         if self.enforcement.blocks(conn):
-            self.enforcement.cut += 1
-            return [*out, CUT]
+            return [*out, *self._cut(conn, packet, now)]
         return [*out, ACCEPT_DONE]
+
+    def _opened(self, conn: Conn, packet: Packet, sender: Node | None, now: float) -> Conn | None:
+        """A SYN of the connection: what used its addresses and ports before is over. Only the device itself
+        can say so, not one that forges its address."""
+        if conn.isn not in (-1, packet.seq) and sender in (None, conn.device):
+            old, old.before = conn, None
+            self.connections.remove(packet.key)
+            fresh = self.attributor.attribute(packet.key, sender, now, answered=True)
+            if fresh is None:
+                return None
+            if old.cid:
+                fresh.before = old
+            conn = fresh
+        conn.isn = packet.seq
+        return conn
 
     def _found(self, conn: Conn, finding: inspect.Finding, now: float) -> list[Command]:
         """The client has said a name: the connection is to it."""
         asked = conn.name
         self.attributor.rename(conn, finding.name, finding.evidence, now)
-        if finding.ech and asked and asked != finding.name and conn.counts is not None:
+        if finding.ech and asked and asked != finding.name:
             self.flows.get(conn.flow_key, now).note = "ech"
         return self.enforcement.named(conn, now)
 
@@ -281,33 +293,41 @@ class Engine:
         pass before the connection's name is known."""
         self.counters["inspected"] += 1
         key = packet.key
-        if self.connections.get(ConnKey(key.proto, key.dst, key.dport, key.src, key.sport)) is not None:
+        opens = packet.flags & SYN_ACK == SYN
+        if self.enforcement.was_cut(key, opens=opens):
+            return [CUT]
+        turned = ConnKey(key.proto, key.dst, key.dport, key.src, key.sport)
+        if not opens and self.connections.get(turned) is not None:
             return [ACCEPT_DONE]  # an answer to whom it is: the other side opened the connection
         conn = self.attributor.connection(key, sender, now)
         if conn is None or packet.proto != IPPROTO_TCP:
             return [DROP]
-        if not packet.payload:
-            if conn.done and packet.flags & 0x12 != 0x02:
-                return [CUT if self.enforcement.blocks(conn) else ACCEPT_DONE]
-            if packet.flags & 0x12 == 0x02:
-                self._begin(conn, packet)
-            return [ACCEPT]
-        if packet.flags & 0x02:
-            return [DROP]  # data on a SYN (RFC 7413): the client repeats it without
+        if opens:
+            conn = self._opened(conn, packet, sender, now)
+            if conn is None:
+                return [DROP]
+            conn.done = conn.lost = False
+            self._begin_stream(conn, packet)
+            # Data on a SYN (RFC 7413) does not pass: the client repeats it without.
+            return [DROP if packet.payload else ACCEPT]
         if conn.done:  # cut by a rule, or decided before its mark was lost
-            return [CUT if self.enforcement.blocks(conn) else ACCEPT_DONE]
-        out: list[Command] = []
-        if conn.stream is None:
-            conn.stream = inspect.start_of(packet)
-            self.connections.keep_stream(conn)
-        held = conn.stream.held
-        finding = inspect.feed(conn.stream, packet)
+            blocked = conn.lost or self.enforcement.blocks(conn)
+            return self._cut(conn, packet, now) if blocked else [ACCEPT_DONE]
+        if not packet.payload:
+            return [ACCEPT]
+        self._begin_stream(conn, packet)
+        stream = conn.stream
+        if stream is None:  # there is no room
+            return self._cut(conn, packet, now)
+        held = stream.held
+        finding = inspect.feed(stream, packet)
         if conn.stream is not None:
-            self.connections.stream_grew(conn.stream.held - held)
+            self.connections.stream_grew(stream.held - held)
         if finding is None and not conn.done:
             return [HOLD]
         self.connections.end_stream(conn)
         asked = conn.name
+        out: list[Command] = []
         if finding is not None and finding.name:
             out = self._found(conn, finding, now)
             blocked = self.enforcement.blocks(conn)
@@ -315,21 +335,32 @@ class Engine:
                 # The name may be a mask, and the one that the device asked for is what is behind it.
                 known = any(name == finding.name for name, _ in self.names.at(conn.remote))
                 blocked = not known and self.enforcement.blocks_name(conn, asked)
+        elif finding is None or finding.unreadable or conn.isn == -1:
+            # It may be to any name of the address, some of which are blocked. Of one that began unseen the
+            # client makes another, which says its name.
+            blocked = True
         else:
             blocked = self.enforcement.blocks(conn)
-        if blocked:
-            self.enforcement.cut += 1
-        return [*out, CUT if blocked else ACCEPT_DONE]
+        return [*out, *(self._cut(conn, packet, now) if blocked else [ACCEPT_DONE])]
 
-    def _begin(self, conn: Conn, packet: Packet) -> None:
-        """A connection's SYN: its stream starts here, whatever was there before."""
-        if conn.isn not in (-1, packet.seq) or conn.stream is None:
-            if conn.stream is not None:
-                self.connections.end_stream(conn)
-            conn.done = False
+    def _begin_stream(self, conn: Conn, packet: Packet) -> None:
+        """Put together what the client says, from this packet on if nothing has been seen of it."""
+        if conn.stream is None:
             conn.stream = inspect.start_of(packet)
             self.connections.keep_stream(conn)
-        conn.isn = packet.seq
+
+    def _cut(self, conn: Conn, packet: Packet, now: float) -> list[Command]:
+        """The connection is to a name that is blocked: it ends, and is reported like what the kernel
+        blocks."""
+        conn.done = True
+        self.enforcement.note_cut(conn.key)
+        flow = self.flows.get(conn.flow_key, now)
+        flow.describe(conn.name, conn.evidence)
+        flow.blocked += 1
+        flow.lastseen = now
+        if not self.enforcement.may_report(now):
+            return [CUT]
+        return [*self._blocked_report(conn.device, conn.node, packet, now, up=conn.outbound), CUT]
 
     def _from_outside(self, packet: Packet) -> bool:
         nodes = self.nodes
@@ -360,6 +391,8 @@ class Engine:
         conn = self.attributor.connection(key, sender if asks else None, now)
         if conn is not None:
             conn.done = True  # its name is nothing that its first bytes would tell
+        if self._resolver_streams.refused(packet):
+            return [DROP]
         for data in self._resolver_streams.messages(packet):
             if len(data) > DNS_BYTES:
                 self.counters["dns-oversized"] += 1
@@ -379,6 +412,9 @@ class Engine:
                 answer = self.names.answer(packet.key, message, now)
                 if answer is not None:
                     self._answered(answer.device, answer.name, answer.addresses, now, out)
+                elif len(message.questions) == 1 and message.answers:
+                    # Its question was not seen, so its addresses are not believed, and nobody gets them.
+                    refused |= self._refuses_name(message.questions[0].name, packet.dst)
             elif conn is not None and asks:
                 name = self.names.query(packet.key, conn.device.id, message, now)
                 if name is not None:
@@ -386,6 +422,7 @@ class Engine:
                     self._asked(conn.device, name, now, out, hidden=hidden)
         if refused:
             self.counters["dns-refused"] += 1
+            self._resolver_streams.refuse(packet)
             instead = refuse(event.data)
             out.append(DROP if instead is None else Verdict(accept=True, payload=instead))
         else:
@@ -398,12 +435,15 @@ class Engine:
 
     def _refuses_oversized(self, data: bytes, to: Address) -> bool:
         """Nobody reads the addresses in it: whoever may not reach the name must not get them."""
-        device = self.nodes.device_at(to)
         try:
             question = parse_question(data)
         except WireError:
             return False
-        return device is not None and question is not None and self.enforcement.refuses_name(device, question)
+        return question is not None and self._refuses_name(question, to)
+
+    def _refuses_name(self, name: str, to: Address) -> bool:
+        device = self.nodes.device_at(to)
+        return device is not None and self.enforcement.refuses_name(device, name)
 
     def _asked(self, device: Node, name: str, now: float, out: list[Command], *, hidden: bool) -> None:
         self.counters["dns-queries"] += 1
@@ -579,12 +619,18 @@ class Engine:
         device, node = self.nodes.by_id.get(key.device), self.nodes.by_id.get(key.node)
         if device is None or node is None:
             return []
+        return self._blocked_report(device, node, packet, now, up=event.up)
+
+    def _blocked_report(
+        self, device: Node, node: Node, packet: Packet, now: float, *, up: bool
+    ) -> list[Command]:
+        """The message that a packet was blocked, unless nobody wants to see it."""
         if device.ignored or node.ignored or self.ignored.hides(packet.src, packet.dst):
             return []
         out: list[Command] = []
         self._announce(device, now, out)
         self._announce(node, now, out)
-        source, target = (device, node) if event.up else (node, device)
+        source, target = (device, node) if up else (node, device)
         icmp = packet.proto in (IPPROTO_ICMP, IPPROTO_ICMPV6)
         row: Json = {
             "from": source.id,

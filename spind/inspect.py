@@ -25,14 +25,17 @@ TCP_SYN = 0x02
 
 class Finding(NamedTuple):
     """``name`` is empty where the start of the connection holds none. ``ech``: the client may hide
-    the true name behind it (RFC 9849), or just pretend to."""
+    the true name behind it (RFC 9849), or just pretend to. ``unreadable``: there may be a name that
+    servers find and we do not."""
 
     name: str
     evidence: Evidence
     ech: bool = False
+    unreadable: bool = False
 
 
 NOTHING = Finding("", Evidence.NONE)
+UNREADABLE = Finding("", Evidence.NONE, unreadable=True)
 
 
 def start_of(packet: Packet) -> Reassembler:
@@ -57,7 +60,7 @@ def find_name(data: bytes) -> Finding | None:
                 return None
             return Finding(request.host, Evidence.HTTP) if request.host else NOTHING
     except WireError:
-        pass
+        return UNREADABLE
     return NOTHING
 
 
@@ -65,6 +68,6 @@ def feed(stream: Reassembler, packet: Packet) -> Finding | None:
     """Add a segment; what the start of the connection tells, or ``None`` for "more is needed"."""
     try:
         data = stream.add(packet.seq, packet.payload)
-    except WireError:
-        return NOTHING
+    except WireError:  # in more pieces, or longer, than any client sends it
+        return UNREADABLE
     return find_name(data) if data else None

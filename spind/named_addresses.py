@@ -84,8 +84,14 @@ class NamedAddresses:
                 self._drop(oldest, name)
                 changed[oldest] = None
             if len(names) > NAMES_PER_ADDRESS:
-                self._drop(address, next((n for n in names if not self._concerns(n)), next(iter(names))))
+                self._drop(address, self._dispensable(names))
         return list(changed)
+
+    def _dispensable(self, names: Iterable[str]) -> str:
+        """The oldest of the names that it is not kept for, unless that is the only one: what it takes to
+        know that not all of them are alike stays."""
+        others = [name for name in names if not self._concerns(name)]
+        return others[0] if len(others) > 1 else next(name for name in names if name not in others)
 
     def expire(self, now: float) -> list[Address]:
         """Forget names whose time is long over; addresses whose names are others now."""

@@ -31,8 +31,9 @@ TTL_MAX = 86400.0
 NAMES_PER_DEVICE = 8
 """Names remembered for one device and address; the oldest goes."""
 
-ADDRESSES_PER_ANSWER = 64
-"""Addresses taken from one answer; clients use the first few."""
+ADDRESSES_PER_ANSWER = 256
+"""Addresses remembered of one answer: more do not fit into the messages that are read. Clients may choose
+any of them, and a rule that is made later must know them all."""
 
 CNAME_LIMIT = 16
 """Links followed in one answer's CNAME chain (resolvers stop at 8 to 16)."""
@@ -54,7 +55,8 @@ class Answer(NamedTuple):
 
 def answered_addresses(name: str, records: tuple[Record, ...]) -> list[tuple[Address, int]]:
     """Addresses that ``records`` give to ``name`` through its CNAME chain, with the chain's lowest
-    TTL in seconds. Records that the chain does not lead to are not believed."""
+    TTL in seconds. Records that the chain does not lead to are not believed. The hints of SVCB and HTTPS
+    records (RFC 9460 7.3) count: clients connect to them without asking for more."""
     links = {r.name: (r.target, r.ttl) for r in records if r.rtype == TYPE_CNAME and r.target}
     ttl = 2**31 - 1
     owner = name
@@ -71,7 +73,7 @@ def answered_addresses(name: str, records: tuple[Record, ...]) -> list[tuple[Add
         for record in records
         if record.address is not None
         and record.name in owners
-        and record.rtype in (TYPE_A, TYPE_AAAA)
+        and record.rtype in (TYPE_A, TYPE_AAAA, TYPE_SVCB, TYPE_HTTPS)
         and is_public(record.address)
     ]
 

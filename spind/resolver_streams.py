@@ -28,7 +28,19 @@ class ResolverStreams:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._directions: OrderedDict[ConnKey, Reassembler] = OrderedDict()
+        self._refused: OrderedDict[ConnKey, None] = OrderedDict()
         self._held = 0
+
+    def refuse(self, packet: Packet) -> None:
+        """Nothing more shall come in this direction of the packet's connection; the oldest is forgotten."""
+        if packet.proto == IPPROTO_TCP:
+            self._refused[packet.key] = None
+            if len(self._refused) > self._limit:
+                del self._refused[next(iter(self._refused))]
+
+    def refused(self, packet: Packet) -> bool:
+        """Was it said so? A segment that is dropped is sent again."""
+        return packet.key in self._refused and bool(packet.payload)
 
     def messages(self, packet: Packet) -> list[bytes]:
         """The DNS messages that this packet completes, without their length prefix."""
@@ -36,8 +48,9 @@ class ResolverStreams:
             return [packet.payload] if packet.payload else []
         key = packet.key
         if packet.flags & TCP_SYN:  # whatever used these ports before is over
-            self._drop(key)
-            self._drop(ConnKey(key.proto, key.dst, key.dport, key.src, key.sport))
+            for each in (key, ConnKey(key.proto, key.dst, key.dport, key.src, key.sport)):
+                self._drop(each)
+                self._refused.pop(each, None)
         stream = self._directions.get(key)
         if stream is None:
             if not packet.payload and not packet.flags & TCP_SYN:
