@@ -236,7 +236,7 @@ def _nft(text: str) -> str:
     """Run one transaction and return what ``nft`` prints, priorities as numbers."""
     try:
         done = subprocess.run(
-            ["nft", "-y", "-f", "-"],
+            ["nft", "-y", "-t", "-f", "-"],
             input=text,
             capture_output=True,
             text=True,
