@@ -2,46 +2,43 @@
 """Blocking with iptables and ipset, for systems without nftables.
 
 Owns the sets ``spin_...`` and the chains ``SPIN_BLOCK_...`` and ``SPIN_INSPECT_...`` in the kernel, and
-the jumps to them. What they are is decided in ``block_iptables_text``. Rules are compared with those in
-the kernel, and written a table at a time; elements of sets go by netlink.
+the jumps to them. What they are is decided in ``block_iptables_sets`` and ``block_iptables_text``. Rules
+are compared with those in the kernel, and written a table at a time; elements of sets go by netlink.
 
 Sets whose contents change with the rules are made anew under another name, so that a table with its
 sets takes effect in one step. Tables change in an order in which nothing is open between.
 """
 
 import contextlib
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from spind.block_ebtables import EbtablesBlock
-from spind.block_iptables_text import (
-    CUT,
-    NOTHING,
-    REFUSED,
-    TABLES,
-    Rules,
+from spind.block_iptables_sets import (
+    KINDS,
+    OF_CLASS,
+    OF_GROUP,
+    OF_RULES,
+    OUR_SET,
     SetName,
     check,
     classes,
+    device_sets,
     elements,
-    render,
-    render_between,
-    set_kind,
+    groups,
+    set_shape,
 )
+from spind.block_iptables_text import CUT, NOTHING, REFUSED, TABLES, Rules, render, render_between
 from spind.ipset import Ipset
 from spind.iptables import TableReader, families, find_extension, library, load_table
 from spind.iptables_chains import OurChains
-from spind.ruleset import Action, ClassesChange, Element, Ruleset, SetChange, Shape
-from spind.wire import ipset
+from spind.ruleset import Action, ClassesChange, Element, Ruleset, SetChange
 from spind.wire.ipset import Header
 from spind.wire.xtables import Entry
 
-_OUR_SET = re.compile(r"spin_[46][cs]_.+\.\d+")
 _MATCHES = {"set": 4, "mac": 0, "connmark": 1, "conntrack": 3, "udp": 0, "tcp": 0, "limit": 0}
 _TARGETS = {"REJECT": 0, "NFLOG": 0, "MARK": 2}
 _LAST = ("DROP", "REJECT")  # where a rule goes to that a blocked packet meets last
-_KINDS = ("hash:ip", "hash:net", "hash:ip,port", "hash:net,port")
 
 
 class _Set(NamedTuple):
@@ -96,10 +93,10 @@ class IptablesBlock:
 
     def _probe_sets(self, family: int) -> None:
         sets = self._open()
-        name = SetName(family, devices=False, name="probe").text(99)
+        name = SetName(family, OF_RULES, "probe").text(99)
         if name in sets.headers():
             sets.destroy(name)
-        for kind in _KINDS:
+        for kind in dict.fromkeys(KINDS.values()):
             sets.create(name, kind, family, 1)
             sets.destroy(name)
 
@@ -116,11 +113,11 @@ class IptablesBlock:
         before, known, self._known = self._sets, self._known, None
         made: dict[SetName, _Set] = {}
         try:
-            for name in _set_names(ruleset):
-                if known is not None and _same(name, ruleset, known) and _intact(before.get(name), there):
+            for name, (held, same) in _sets_of(ruleset, known).items():
+                if same and _intact(before.get(name), there):
                     made[name] = before[name]
                 else:
-                    made[name] = self._fill(name, ruleset, there)
+                    made[name] = self._fill(name, ruleset, held, there)
             self._sets = made
             self.counters()
             self._write_tables(ruleset)
@@ -129,9 +126,9 @@ class IptablesBlock:
             self._sweep(sets.headers().keys())
             raise
         self._sweep(there.keys() - {each.name for each in made.values()})
+        self._known = _copy(ruleset)
         if self._bridges is not None:
             self._bridges.install(ruleset)
-        self._known = _copy(ruleset)
 
     def update(self, changes: Sequence[SetChange | ClassesChange]) -> None:
         """Change elements of what was installed.
@@ -149,7 +146,14 @@ class IptablesBlock:
         blocking = {
             step.set for steps in known.classes.values() for step in steps if step.action is not Action.ALLOW
         }
-        first = sorted(changed, key=lambda name: not name.devices and name.name not in blocking)
+
+        def turn(name: SetName) -> int:
+            """A group leads to a class, so its members come later and go earlier."""
+            if name.what == OF_RULES:
+                return 0 if name.name in blocking else 3
+            return 1 if name.what == OF_CLASS else 2
+
+        first = sorted(changed, key=turn)
         for add, names in ((True, first), (False, reversed(first))):
             for name in names:
                 self._change(
@@ -211,17 +215,19 @@ class IptablesBlock:
             self._ipset = Ipset()
         return self._ipset
 
-    def _fill(self, name: SetName, ruleset: Ruleset, there: dict[str, Header]) -> _Set:
+    def _fill(
+        self, name: SetName, ruleset: Ruleset, held: Iterable[Element], there: dict[str, Header]
+    ) -> _Set:
         """Make a set under a name that is free, with all its elements."""
         sets = self._open()
-        found = _elements(name, ruleset)
+        found = elements(set_shape(ruleset, name), name.family, held)
         kernel_name = next(text for n in range(99) if (text := name.text(n)) not in there)
-        sets.create(kernel_name, set_kind(ruleset, name), name.family, len(found))
+        sets.create(kernel_name, KINDS[set_shape(ruleset, name)], name.family, len(found))
         sets.change(kernel_name, add=True, elements=found)
         return _Set(kernel_name, sets.index(kernel_name), len(found))
 
     def _change(self, name: SetName, ruleset: Ruleset, found: list[Element], *, add: bool) -> None:
-        told = elements(Shape.ADDRESS if name.devices else ruleset.shapes[name.name], name.family, found)
+        told = elements(set_shape(ruleset, name), name.family, found)
         each = self._sets.get(name)
         if told and each is not None:  # else a family that this kernel does not have
             self._open().change(each.name, add=add, elements=told)
@@ -254,7 +260,7 @@ class IptablesBlock:
     def _sweep(self, names: Iterable[str]) -> None:
         """Destroy those that are ours. What a rule still refers to stays until the next time."""
         for name in names:
-            if _OUR_SET.fullmatch(name):
+            if OUR_SET.fullmatch(name):
                 with contextlib.suppress(OSError):
                     self._open().destroy(name)
 
@@ -271,29 +277,18 @@ def _write(chains: OurChains) -> None:
         chains.write()
 
 
-def _set_names(ruleset: Ruleset) -> list[SetName]:
-    return [
-        SetName(family, devices, name)
-        for family in families()
-        for devices, names in ((False, ruleset.sets), (True, classes(ruleset)))
-        for name in names
-    ]
-
-
-def _elements(name: SetName, ruleset: Ruleset) -> list[ipset.Element]:
-    if not name.devices:
-        return elements(ruleset.shapes[name.name], name.family, ruleset.sets[name.name])
-    found = (address for address, of in ruleset.addresses.items() if of == name.name)
-    return elements(Shape.ADDRESS, name.family, found)
-
-
-def _same(name: SetName, ruleset: Ruleset, known: Ruleset) -> bool:
-    if name.devices:
-        return set(_elements(name, ruleset)) == set(_elements(name, known))
-    return (
-        known.shapes.get(name.name) is ruleset.shapes[name.name]
-        and known.sets.get(name.name) == ruleset.sets[name.name]
-    )
+def _sets_of(ruleset: Ruleset, known: Ruleset | None) -> dict[SetName, tuple[Iterable[Element], bool]]:
+    """All sets that a ruleset needs: what they hold, and whether ``known`` says the same."""
+    found: dict[SetName, tuple[Iterable[Element], bool]] = {}
+    for family in families():
+        for name, held in ruleset.sets.items():
+            same = known is not None and known.shapes.get(name) is ruleset.shapes[name]
+            same = same and known is not None and known.sets.get(name) == held
+            found[SetName(family, OF_RULES, name)] = held, same
+        before = device_sets(known, family) if known is not None else {}
+        for of, addresses in device_sets(ruleset, family).items():
+            found[of] = addresses, before.get(of) == addresses
+    return found
 
 
 def _intact(each: _Set | None, there: dict[str, Header]) -> bool:
@@ -306,6 +301,9 @@ def _advance(
 ) -> dict[SetName, dict[Element, bool]]:
     """Take the changes into ``known``; what comes (true) and goes, by set."""
     changed: dict[SetName, dict[Element, bool]] = {}
+    in_group: dict[str, str] = {}
+    if any(isinstance(change, ClassesChange) and change.addresses for change in changes):
+        in_group = {name: group for group, names in groups(classes(known)).items() for name in names}
 
     def note(name: SetName, element: Element, *, new: bool) -> None:
         found = changed.setdefault(name, {})
@@ -322,7 +320,7 @@ def _advance(
                     if (element in held) is not new:
                         (held.add if new else held.discard)(element)
                         for family in (4, 6):
-                            note(SetName(family, devices=False, name=change.name), element, new=new)
+                            note(SetName(family, OF_RULES, change.name), element, new=new)
             continue
         for mac, name in change.macs:
             _class(known.macs, mac, name, known)
@@ -331,7 +329,9 @@ def _advance(
             family = 4 if len(address) == 4 else 6
             for of, new in ((name, True), (old, False)):
                 if of and name != old:
-                    note(SetName(family, devices=True, name=of), address, new=new)
+                    note(SetName(family, OF_CLASS, of), address, new=new)
+                    if of in in_group:
+                        note(SetName(family, OF_GROUP, in_group[of]), address, new=new)
     return changed
 
 

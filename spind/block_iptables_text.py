@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The block rules for iptables and ipset: which sets, chains and rules a ruleset wants.
+"""The block rules for iptables: which chains and rules a ruleset wants.
 
-Owns the names of sets that begin with ``spin_``, and of the chains ``SPIN_BLOCK_...`` of the table
-``filter`` and ``SPIN_INSPECT_...`` of the table ``mangle``. Pure. What the rules mean is said in
-``ruleset``; ``block_iptables`` puts them into the kernel.
+Owns the names of the chains ``SPIN_BLOCK_...`` of the table ``filter`` and ``SPIN_INSPECT_...`` of the
+table ``mangle``. Pure. What the rules mean is said in ``ruleset``, which sets they look into in
+``block_iptables_sets``; ``block_iptables`` puts both into the kernel.
 
 The way of a forwarded packet of a device, in brackets what is looked up (U and D: up and down)::
 
@@ -14,20 +14,20 @@ The way of a forwarded packet of a device, in brackets what is looked up (U and 
     SPIN_BLOCK_U_class    a rule a step: RETURN, QUIC (inspect) or NO_UP (block)
 
 To go (``-g``) to a chain instead of jumping there (``-j``) means that its end leads out of this one as
-well: the first class that a packet has judges it, and no other. Nothing here accepts.
+well: the first class that a packet has judges it, and no other. Nothing here accepts. Where classes are
+many, those with an address are looked up in two steps: the group (``SPIN_BLOCK_UP_3``), then the class.
 
 ``SPIN_INSPECT_...`` repeats the same for the steps up to a class's last one for inspection, since only
 ``mangle`` comes before the capture rules: who is blocked or allowed before that returns unmarked.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from hashlib import sha256
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
+from spind.block_iptables_sets import KINDS, OF_CLASS, OF_GROUP, OF_RULES, SetName, classes, groups
 from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
-from spind.ruleset import EVERYBODY, Action, Element, Placement, Ruleset, Shape, Step
-from spind.wire import ipset
+from spind.ruleset import EVERYBODY, Action, Placement, Ruleset, Step
 from spind.wire.xtables import (
     ANY_PORT,
     CHAIN_BYTES,
@@ -53,7 +53,6 @@ INSPECT = "SPIN_INSPECT_"
 TABLES = {"filter": BLOCK, "mangle": INSPECT}
 """The tables, with how our chains begin there."""
 
-SET = "spin_"
 CUT, REFUSED = (BLOCK + "CUT",), (BLOCK + "NO_UP", BLOCK + "REJECT", BLOCK + "NO_DOWN")
 """Chains whose last rules count: what was cut, and what was refused."""
 
@@ -62,35 +61,11 @@ ANSWERS = (100, 200)
 """Packets a second, and in a burst, that are reported and answered. Those beyond are blocked like them."""
 
 _HOOKS = ("FORWARD", "INPUT", "OUTPUT")
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,20}")
-_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _DHCP = {4: (67, 68), 6: (546, 547)}
 # Bridged, between exactly these ports.
 _DHCP_BRIDGED = {4: ((68, 67), (67, 67), (67, 68)), 6: ((546, 547), (547, 546))}
 _NEIGHBOURS = range(133, 138)  # RFC 4861 section 4
 _ADMIN = {4: "icmp-admin-prohibited", 6: "icmp6-adm-prohibited"}
-_KINDS = {
-    Shape.ADDRESS: "hash:ip",
-    Shape.PREFIX: "hash:net",
-    Shape.ADDRESS_PORT: "hash:ip,port",
-    Shape.PREFIX_PORT: "hash:net,port",
-    Shape.PORT: "hash:net,port",
-}
-# ipset has no prefix without a bit: any address is one of these halves.
-_HALVES = {4: (bytes(4), b"\x80" + bytes(3)), 6: (bytes(16), b"\x80" + bytes(15))}
-
-
-class SetName(NamedTuple):
-    """A set of the kernel: of a set of the ruleset, or (``devices``) the addresses of a class."""
-
-    family: int
-    devices: bool
-    name: str
-
-    def text(self, generation: int) -> str:
-        """The kernel's name. New contents get another generation, until the old ones are gone."""
-        return f"{SET}{self.family}{'c' if self.devices else 's'}_{self.name}.{generation}"
-
 
 Index = Callable[[SetName], tuple[str, int]]
 """The name and the index that a set has in the kernel."""
@@ -106,59 +81,8 @@ class Rules(NamedTuple):
 NOTHING = Rules({}, {})
 
 
-def check(ruleset: Ruleset) -> None:
-    """``ValueError`` for what cannot be said: names that are not plain, sets and classes that are missing."""
-    place = ruleset.placement
-    if place.mode not in ("router", "bridge", "local"):
-        raise ValueError(f"not a mode: {place.mode!r}")
-    for name in place.interfaces:
-        if not _INTERFACE.fullmatch(name):
-            raise ValueError(f"not an interface name: {name!r}")
-    if not place.interfaces and place.mode != "local":
-        raise ValueError("no interface of the home")
-    for mark in place.marks:
-        if not 0 < mark < 1 << 32 or mark & (mark - 1):
-            raise ValueError(f"not one bit of a mark: {mark:#x}")
-    if not 0 <= place.log_group < 1 << 16:
-        raise ValueError(f"not a group for reports: {place.log_group}")
-    used = {*ruleset.macs.values(), *ruleset.addresses.values(), place.own}
-    for name in (*ruleset.classes, *ruleset.sets, *used):
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"not a plain name: {name!r}")
-    for steps in ruleset.classes.values():
-        for step in steps:
-            if step.set and (step.set not in ruleset.sets or step.set not in ruleset.shapes):
-                raise ValueError(f"no set of that name: {step.set!r}")
-    for name in used - {EVERYBODY}:
-        if name not in ruleset.classes:
-            raise ValueError(f"no class of that name: {name!r}")
-
-
-def classes(ruleset: Ruleset) -> dict[str, tuple[Step, ...]]:
-    """All classes; everybody's comes last, and is always there."""
-    others = {name: steps for name, steps in ruleset.classes.items() if name != EVERYBODY}
-    return others | {EVERYBODY: ruleset.classes.get(EVERYBODY, ())}
-
-
-def set_kind(ruleset: Ruleset, name: SetName) -> str:
-    """The type of a set in ipset's words."""
-    return "hash:ip" if name.devices else _KINDS[ruleset.shapes[name.name]]
-
-
-def elements(shape: Shape, family: int, found: Iterable[Element]) -> list[ipset.Element]:
-    """Elements of one family as ipset takes them."""
-    size = 4 if family == 4 else 16
-    if shape is Shape.PORT:
-        ports = cast("Iterable[tuple[int, int]]", found)
-        return [(half, 1, protocol, port) for half in _HALVES[family] for protocol, port in ports]
-    addressed = cast("Iterable[ipset.Element]", found)
-    if shape is Shape.ADDRESS:
-        return [element for element in addressed if len(element) == size]
-    return [element for element in addressed if len(cast("bytes", element[0])) == size]
-
-
 def render(ruleset: Ruleset, family: int, index: Index) -> dict[str, Rules]:
-    """The rules for both tables, for a ruleset that :func:`check` likes."""
+    """The rules for both tables, for a ruleset that ``check`` likes."""
     return {"filter": _filter(ruleset, family, index), "mangle": _mangle(ruleset, family, index)}
 
 
@@ -190,11 +114,9 @@ def _filter(ruleset: Ruleset, family: int, index: Index) -> Rules:
         ways = {"INPUT": goto(BLOCK + "UP"), "OUTPUT": goto(BLOCK + "DOWN")}
         rules += _forward(place, family)
         rules += _judges(ruleset, BLOCK, classes(ruleset), index, family)
-        rules += [
-            XtRule(BLOCK + "DOWN", goto(_class("D", name)), (_devices(family, name, "dst", index),))
-            for name in classes(ruleset)
-        ]
-        rules.append(XtRule(BLOCK + "DOWN", goto(_class("D", EVERYBODY))))
+        names = classes(ruleset)
+        to_class = {name: goto(_class("D", name)) for name in names}
+        rules += _by_address(BLOCK + "DOWN", to_class, "dst", family, index, to_class[EVERYBODY])
     for hook, way in ways.items():
         rules += _always(BLOCK + hook, family)
         for name in _home(place):
@@ -302,16 +224,38 @@ def _judges(
     up, by_source = prefix + "UP", prefix + "SOURCE"
     for mac, name in sorted(ruleset.macs.items()):
         yield XtRule(up, goto(_class("M", name, prefix)), (from_mac(mac),))
-    for chain in (up, by_source):
-        for name in parts:
-            yield XtRule(chain, goto(_class("U", name, prefix)), (_devices(family, name, "src", index),))
-    yield XtRule(up, goto(_class("U", EVERYBODY, prefix)))
+    judges = {name: goto(_class("U", name, prefix)) for name in parts}
+    yield from _by_address(up, judges, "src", family, index, judges[EVERYBODY])
+    yield from _by_address(by_source, judges, "src", family, index)
     for name in dict.fromkeys(ruleset.macs.values()):
-        chain, judge = _class("M", name, prefix), _class("U", name, prefix)
+        chain = _class("M", name, prefix)
         # Mostly the address has the same class: once is enough.
-        yield XtRule(chain, goto(judge), (_devices(family, name, "src", index),))
-        yield XtRule(chain, jump(judge))
+        yield XtRule(chain, judges[name], (_devices(family, OF_CLASS, name, "src", index),))
+        yield XtRule(chain, jump(judges[name].name))
         yield XtRule(chain, goto(by_source))
+
+
+def _by_address(
+    chain: str,
+    ways: dict[str, Extension],
+    field: str,
+    family: int,
+    index: Index,
+    otherwise: Extension | None = None,
+) -> Iterator[XtRule]:
+    """Go the way of the class that has the address; ``otherwise`` if none has."""
+    grouped = groups(ways)
+    for group in grouped:
+        members = _devices(family, OF_GROUP, group, field, index)
+        yield XtRule(chain, goto(f"{chain}_{group}"), (members,))
+    parts: list[tuple[str, Collection[str]]] = [(f"{chain}_{group}", of) for group, of in grouped.items()]
+    for part, names in parts or [(chain, ways)]:
+        for name in names:
+            yield XtRule(part, ways[name], (_devices(family, OF_CLASS, name, field, index),))
+        if otherwise and grouped:
+            yield XtRule(part, otherwise)
+    if otherwise:
+        yield XtRule(chain, otherwise)
 
 
 def _steps(
@@ -332,15 +276,15 @@ def _step(
 ) -> XtRule:
     matches: tuple[Extension, ...] = ()
     if step.set:
-        name, number = index(SetName(family, devices=False, name=step.set))
-        ports = _KINDS[ruleset.shapes[step.set]].endswith(",port")
+        name, number = index(SetName(family, OF_RULES, step.set))
+        ports = KINDS[ruleset.shapes[step.set]].endswith(",port")
         matches = (in_set(name, f"{peer},{peer}" if ports else peer, number),)
     protocol = _icmp(family) if step.protocol == IPPROTO_ICMP else step.protocol
     return XtRule(chain, target, matches, protocol=protocol)
 
 
-def _devices(family: int, name: str, field: str, index: Index) -> Extension:
-    text, number = index(SetName(family, devices=True, name=name))
+def _devices(family: int, what: str, name: str, field: str, index: Index) -> Extension:
+    text, number = index(SetName(family, what, name))
     return in_set(text, field, number)
 
 

@@ -13,9 +13,10 @@ from capture_net import inside, tool
 
 from spind.block_ebtables import EbtablesBlock
 from spind.block_iptables import IptablesBlock
-from spind.block_iptables_text import SetName, render
+from spind.block_iptables_sets import OF_CLASS, SetName, groups
+from spind.block_iptables_text import render
 from spind.ipset import Ipset
-from spind.model import parse_address
+from spind.model import format_address, parse_address
 from spind.ruleset import Action, ClassesChange, Marks, Placement, Ruleset, SetChange, Shape, Step
 
 pytestmark = [
@@ -321,8 +322,22 @@ def passes_between(net: BlockNet) -> bool:
 
 
 def test_names_of_sets_fit(net: BlockNet) -> None:
-    name = SetName(6, devices=True, name="x" * 20).text(98)
+    name = SetName(6, OF_CLASS, "x" * 20).text(98)
     with inside(net.gateway), contextlib.closing(Ipset()) as sets:
         sets.create(name, "hash:ip", 6, 1)
         assert sets.headers()[name].elements == 0
         sets.destroy(name)
+
+
+def test_a_device_moves_between_classes_in_groups(block: IptablesBlock) -> None:
+    rules = {f"c{number}": (Step(Action.BLOCK, "", 17),) for number in range(9)}
+    ruleset = Ruleset(Placement("router", ("lan",), MARKS, 47), rules)
+    block.install(ruleset)
+    for name in (*rules, "", "all", "c3", ""):
+        block.update([ClassesChange(addresses=((PHONE4, name), (PHONE6, name)))])
+        assert not block.changed_by_others()
+        for address, family in ((PHONE4, 4), (PHONE6, 6)):
+            in_group = {of: group for group, names in groups([*rules, "all"]).items() for of in names}
+            wanted = {f"spin_{family}c_{name}.0", f"spin_{family}g_{in_group[name]}.0"} if name else set()
+            text = format_address(address)
+            assert set(re.findall(rf"^add (\S+) {text}$", save_sets(), re.MULTILINE)) == wanted

@@ -15,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spind.block_ebtables import bridge_rules
-from spind.block_iptables_text import (
-    TABLES,
-    Rules,
+from spind.block_iptables_sets import (
+    KINDS,
+    OF_RULES,
     SetName,
     check,
-    classes,
+    device_sets,
     elements,
-    render,
-    render_between,
-    set_kind,
+    groups,
+    set_shape,
 )
+from spind.block_iptables_text import TABLES, Rules, render, render_between
 from spind.model import Address, Mac, parse_address, parse_mac
 from spind.ruleset import EVERYBODY, Action, Marks, Placement, Ruleset, Shape, Step
 from spind.wire.xtables import CHAIN_BYTES, XtRule
@@ -94,8 +94,8 @@ RULESETS = {
 
 
 def names(ruleset: Ruleset, family: int) -> list[SetName]:
-    of_rules = [SetName(family, devices=False, name=name) for name in ruleset.sets]
-    return of_rules + [SetName(family, devices=True, name=name) for name in classes(ruleset)]
+    of_rules = [SetName(family, OF_RULES, name) for name in ruleset.sets]
+    return of_rules + list(device_sets(ruleset, family))
 
 
 def index(name: SetName) -> tuple[str, int]:
@@ -111,7 +111,7 @@ def text_of(ruleset: Ruleset) -> str:
     lines: list[str] = []
     for family in (4, 6):
         lines += [
-            f"create {name.text(0)} {set_kind(ruleset, name)} family inet{'6' if family == 6 else ''}"
+            f"create {name.text(0)} {KINDS[set_shape(ruleset, name)]} family inet{'6' if family == 6 else ''}"
             for name in names(ruleset, family)
         ]
         for table, rules in rules_of(ruleset, family).items():
@@ -196,6 +196,7 @@ HOSTS = {v: [parse_address(text) for text in texts] for v, texts in (
 )}  # fmt: skip
 MACS = [parse_mac(f"02:00:00:00:00:0{n}") for n in range(2)]
 CLASSES = ["kids", "off", "all"]
+MANY = [f"c{number}" for number in range(12)]
 
 
 @dataclass(frozen=True)
@@ -277,8 +278,8 @@ def matches(rule: XtRule, ruleset: Ruleset, packet: Flying) -> bool:
 def in_kernel_set(text: str, field: str, ruleset: Ruleset, packet: Flying) -> bool:
     address, port = (packet.source, packet.sport) if field == "src" else (packet.destination, packet.dport)
     (name,) = [each for each in names(ruleset, packet.version) if each.text(0) == text]
-    if name.devices:
-        return ruleset.addresses.get(address) == name.name
+    if name.what != OF_RULES:
+        return address in device_sets(ruleset, packet.version)[name]
     shape = ruleset.shapes[name.name]
     for element in elements(shape, packet.version, ruleset.sets[name.name]):
         network, rest = (element, ()) if isinstance(element, bytes) else (element[0], element[1:])
@@ -360,10 +361,11 @@ steps = st.builds(
 
 @st.composite
 def rulesets(draw: st.DrawFn) -> Ruleset:
-    some = st.sampled_from(CLASSES)
+    of = CLASSES + MANY * draw(st.booleans())
+    some = st.sampled_from(of[: draw(st.sampled_from([3, len(of)]))])
     return Ruleset(
         place(draw(st.sampled_from(["router", "bridge"])), ("lan0", "lan1")),
-        {name: tuple(draw(st.lists(steps, max_size=3))) for name in CLASSES},
+        {name: tuple(draw(st.lists(steps, max_size=3))) for name in of},
         {shape.value: shape for shape in Shape},
         {shape.value: draw(st.sets(OF_SHAPE[shape], min_size=1, max_size=4)) for shape in Shape},
         {mac: draw(some) for mac in MACS if draw(st.booleans())},
@@ -423,3 +425,15 @@ def test_both_classes_of_a_sender_judge(of_mac: str, of_address: str, blocked: b
         ruleset.addresses[HOSTS[4][0]] = of_address
     assert (judgements(ruleset, packet) >= {"block"}) is blocked
     assert (walk(rules_of(ruleset, 4)["filter"], ruleset, packet)[0] == "DROP") is blocked
+
+
+def test_groups_stay_while_classes_come_and_go() -> None:
+    assert groups(CLASSES) == {}
+    for count in (7, 30, 300):
+        names = [f"class-{number}" for number in range(count)]
+        grouped = groups(names)
+        assert sorted(name for members in grouped.values() for name in members) == sorted(names)
+        longest = max(len(members) for members in grouped.values())
+        assert len(grouped) + longest <= 6 * count**0.5, "a packet finds its class in a few steps"
+    before, after = groups(names[:70]), groups(names[:80])
+    assert all(set(members) <= set(after[group]) for group, members in before.items())
