@@ -21,6 +21,20 @@ LOG_LEVELS = ("emergency", "alert", "critical", "error", "warning", "notice", "i
 
 Subparsers = argparse._SubParsersAction  # noqa: SLF001  (argparse has no public name for it)
 
+# Subcommands with which people decide, in cli_acts: one line for --help.
+_ACTS = {
+    "block": "keep a device, a party, or a device from a party",
+    "allow": "make an exception for a device, a party, or a device and a party",
+    "unblock": "take blocks back",
+    "rules": "list what is blocked and allowed",
+    "rename": "call a device or party by a name",
+    "ignore": "hide a device or party from what is shown",
+    "unignore": "show it again",
+    "profile": "list profiles, or give a device one",
+    "audit": "list what was decided, the latest first",
+    "undo": "take a decision back",
+}
+
 # Subcommands that live in modules of their own, which have register(): (module, one line for --help).
 _MODULES = {
     "replay": ("spind.replay", "show what a capture file holds, as the daemon would have seen it"),
@@ -71,12 +85,17 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
             importlib.import_module(module).register(commands)
         except ModuleNotFoundError as error:
             parser.exit(1, f"spind {name}: not part of this installation ({error.name} is missing)\n")
+    for name, text in _ACTS.items():
+        if name != chosen:
+            commands.add_parser(name, help=text)
+        else:
+            importlib.import_module("spind.cli_acts").register(name, _add(commands, name, text))
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     return parser
 
 
-def _add(commands: "Subparsers[Any]", name: str, text: str, examples: str) -> argparse.ArgumentParser:
+def _add(commands: "Subparsers[Any]", name: str, text: str, examples: str = "") -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
@@ -87,7 +106,8 @@ def _add(commands: "Subparsers[Any]", name: str, text: str, examples: str) -> ar
     return parser
 
 
-def _add_socket(parser: argparse.ArgumentParser) -> None:
+def add_socket(parser: argparse.ArgumentParser) -> None:
+    """The options that say where the daemon's socket is."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "-c", "--config", metavar="FILE", help=f"the daemon's configuration (default: {DEFAULT_CONFIG})"
@@ -129,7 +149,7 @@ def _add_call(commands: "Subparsers[Any]") -> None:
     parser.add_argument("method", metavar="METHOD", help="a name that list_rpc_methods tells")
     parser.add_argument("arguments", metavar="name=value", nargs="*", help="values as text or JSON")
     parser.add_argument("--json", action="store_true", help="print the result on one line")
-    _add_socket(parser)
+    add_socket(parser)
     parser.set_defaults(run=_ask("call"))
 
 
@@ -137,7 +157,7 @@ def _add_status(commands: "Subparsers[Any]") -> None:
     examples = "  spind status\n  spind status --json | jq .uptime"
     parser = _add(commands, "status", "show how the daemon is doing", examples)
     parser.add_argument("--json", action="store_true", help="print it as JSON on one line")
-    _add_socket(parser)
+    add_socket(parser)
     parser.set_defaults(run=_ask("status"))
 
 
@@ -156,7 +176,7 @@ def _add_top(commands: "Subparsers[Any]") -> None:
         "--once", action="store_const", const=1, default=0, dest="count", help="one interval, printed"
     )
     times.add_argument("--count", metavar="N", type=_count, default=0, help="this many intervals, printed")
-    _add_socket(parser)
+    add_socket(parser)
     parser.set_defaults(run=_ask("top"))
 
 

@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The subcommands that ask the running daemon: call, status, top.
+"""The subcommands that ask the running daemon (call, status, top), and what all that ask it need.
 
-Owns where the daemon's socket is found and how an answer is printed. ``cli`` imports this
-only when one of them is chosen.
+Owns where the daemon's socket is found, how long answers are read and how they are printed. ``cli``
+imports this only when one of them is chosen.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from spind.cli import DEFAULT_CONFIG
 from spind.cli_text import UsageError, parse_arguments, readable
 from spind.client import DEFAULT_SOCKET, CallError, Client, ClientError
 from spind.text import inert, json_text
+
+Json = dict[str, Any]
+
+_PAGE = 500  # items of a page, the daemon's bound
 
 
 class CommandError(Exception):
@@ -27,7 +32,7 @@ class CommandError(Exception):
 
 def call(options: argparse.Namespace) -> int:
     """``spind call METHOD [name=value…]``."""
-    with _daemon(options) as client:
+    with daemon(options) as client:
         try:
             params = parse_arguments(options.arguments, options.method, client.call("list_rpc_methods"))
         except UsageError as error:
@@ -40,7 +45,7 @@ def call(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """``spind status``."""
-    with _daemon(options) as client:
+    with daemon(options) as client:
         result = client.call("status")
     lines = [json_text(result)] if options.json else readable(result)
     sys.stdout.write("\n".join(lines) + "\n")
@@ -51,18 +56,56 @@ def top(options: argparse.Namespace) -> int:
     """``spind top``."""
     from spind.top import run  # noqa: PLC0415  (the others start faster without it)
 
-    with _daemon(options) as client:
+    with daemon(options) as client:
         return run(client, options.interval, options.count)
 
 
 @contextmanager
-def _daemon(options: argparse.Namespace) -> Iterator[Client]:
+def daemon(options: argparse.Namespace) -> Iterator[Client]:
     """A connection whose failures are those of the subcommand."""
     try:
         with Client(options.socket or _configured_socket(options.config)) as client:
             yield client
     except (ClientError, CallError) as error:
         raise CommandError(inert(str(error))) from error
+
+
+def pages(client: Client, method: str, params: Json | None = None, size: int = _PAGE) -> Iterator[Json]:
+    """All items of a method that answers in pages, or with a list that ``limit`` and ``offset`` cut."""
+    offset = 0
+    while True:
+        answer = client.call(method, {**(params or {}), "limit": size, "offset": offset})
+        items = answer["items"] if isinstance(answer, dict) else answer
+        yield from items
+        offset += len(items)
+        if not items or (isinstance(answer, dict) and offset >= answer["total"]):
+            return
+
+
+def nodes(client: Client, **params: Any) -> Iterator[Json]:
+    """The nodes that ``list_nodes`` tells."""
+    return pages(client, "list_nodes", params)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines for people; nothing in them reaches the terminal that does not print."""
+    for line in lines:
+        sys.stdout.write(inert(line, 4096) + "\n")
+
+
+def say_json(value: object) -> None:
+    """Print a value for programs."""
+    sys.stdout.write(json_text(value) + "\n")
+
+
+def in_force(client: Client, name: str) -> int:
+    """The exit status of subcommand ``name``, which decided something: 1, and a sentence, where the
+    kernel did not take it."""
+    problem = client.call("status").get("blocking", {}).get("problem")
+    if not problem:
+        return 0
+    sys.stderr.write(f"spind {name}: decided and kept, but not in force yet: {inert(str(problem))}\n")
+    return 1
 
 
 def _configured_socket(given: str | None) -> str:

@@ -84,6 +84,18 @@ def readable(value: object, indent: str = "") -> list[str]:
     return lines
 
 
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines: each column as wide as it must be, the last one as long as it is."""
+    lines = [[inert(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
+    return [
+        "  ".join(
+            [*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]
+        ).rstrip()
+        for line in lines
+    ]
+
+
 def _entry(head: str, value: object, indent: str) -> list[str]:
     if isinstance(value, dict | list):
         return [head, *readable(value, indent)] if value else [f"{head} none"]
