@@ -201,8 +201,10 @@ def _base_chains(table: TableWanted, place: Placement) -> None:
     cut = f"{place.marks.cut:#010x}"
     for hook in ("forward", "input", "output"):
         if hook != "forward" or place.mode != "local":
+            # The reset that it is answered with belongs to the same connection.
+            answer = _OUR_ANSWERS[:1] if hook == "output" else ()
             rule = f"ct mark & {cut} == {cut} goto block_cut"
-            table.chain(f"block_cut_{hook}", rule, hook=(hook, CUT_PRIORITY))
+            table.chain(f"block_cut_{hook}", *answer, rule, hook=(hook, CUT_PRIORITY))
 
 
 def _interfaces(place: Placement) -> str:
