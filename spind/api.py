@@ -15,6 +15,7 @@ from spind.calls import (
     ApiError,
     Arg,
     Caller,
+    DeniedError,
     Method,
     check_arguments,
 )
@@ -65,7 +66,7 @@ class Api:
         if method is None:
             raise ApiError(UNKNOWN_METHOD, f"there is no method {name!r:.80}; list_rpc_methods lists them")
         if method.writes and caller.role == "viewer":
-            raise ApiError(REFUSED, f"{name} changes something, and the role viewer may only look")
+            raise DeniedError(f"{name} changes something, and the role viewer may only look")
         arguments = check_arguments(method, params)
         self._on_call()
         self._deeds.begin(caller, name)

@@ -18,6 +18,27 @@ class ApiError(Exception):
         self.message = message
 
 
+class NotFoundError(ApiError):
+    """What an argument names is not there."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(REFUSED, message)
+
+
+class DeniedError(ApiError):
+    """The caller's role does not allow it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(REFUSED, message)
+
+
+class UnavailableError(ApiError):
+    """Nothing is wrong with the call, but it can not be done now."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(REFUSED, message)
+
+
 class Caller(NamedTuple):
     """Through which interface a call came, and in what role."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from spind import audit, profiles, rules
 from spind.audit import Entry
-from spind.calls import REFUSED, ApiError, Caller
+from spind.calls import REFUSED, ApiError, Caller, DeniedError, NotFoundError, UnavailableError
 from spind.changes import Change, DeviceChange, IgnoredChange, ProfileChange, RuleChange, SiteChange
 from spind.commands import Command, Notice, RecordAudit, Save
 from spind.decisions import is_address_alone, listed_key
@@ -225,7 +225,7 @@ class Deeds:
     def remove_rule(self, id: int) -> None:  # noqa: A002 - the argument's name on the wire
         """Take a rule back."""
         if self._engine.rules.get(id) is None:
-            raise ApiError(REFUSED, f"id: there is no rule {id}")
+            raise NotFoundError(f"id: there is no rule {id}")
         self._remove((id,))
 
     def _rule_json(self, rule: Rule) -> Json:
@@ -259,7 +259,7 @@ class Deeds:
             return
         if profile and profile not in self._engine.decisions.profiles:
             names = ", ".join(sorted(self._engine.decisions.profiles))
-            raise ApiError(REFUSED, f"profile: there is no profile {profile!r:.70}; there are {names:.300}")
+            raise NotFoundError(f"profile: there is no profile {profile!r:.70}; there are {names:.300}")
         self._do(SetProfile(node.id, profile))
 
     def set_profile(self, profile: str, **fields: Any) -> None:
@@ -277,9 +277,7 @@ class Deeds:
         """Take a profile back; one that comes with spind gets its shipped content again."""
         found = self._engine.decisions.profiles.get(profile)
         if found is None or found.builtin:
-            raise ApiError(
-                REFUSED, f"profile: there is no profile {profile!r:.70} that was made or changed here"
-            )
+            raise NotFoundError(f"profile: there is no profile {profile!r:.70} that was made or changed here")
         nodes = self._engine.nodes
         holders = [device.label for device in nodes.devices.values() if nodes.profile_of(device) == profile]
         if holders and profile not in BUILTIN:
@@ -317,7 +315,7 @@ class Deeds:
         """A mitigation request: keep the devices that it is about from what they attack."""
         engine = self._engine
         if not engine.decisions.dots_enabled:
-            raise ApiError(REFUSED, "DOTS is not enabled in the configuration (dots_enabled)")
+            raise UnavailableError("DOTS is not enabled in the configuration (dots_enabled)")
         try:
             scopes = parse_request(dots_signal)
         except DotsError as error:
@@ -353,7 +351,7 @@ class Deeds:
             return
         fresh = [rule for rule in made.values() if not self._has(rule)]
         if len(engine.rules) + len(fresh) > engine.limits.rules:
-            raise ApiError(REFUSED, "there is no room for so many rules (limit_rules)")
+            raise UnavailableError("there is no room for so many rules (limit_rules)")
         first = engine.rules.next_id
         self._do(PutRules(tuple(rule._replace(id=first + i) for i, rule in enumerate(fresh))))
 
@@ -390,7 +388,7 @@ class Deeds:
         """Have what was before an entry of the audit list again."""
         entry = self._engine.audit.get(id)
         if entry is None:
-            raise ApiError(REFUSED, f"id: there is no entry {id} in the audit list")
+            raise NotFoundError(f"id: there is no entry {id} in the audit list")
         problem = self._why_not(entry)
         if problem:
             raise ApiError(REFUSED, f"id: {problem}")
@@ -495,8 +493,8 @@ class Deeds:
     def _new_rule(self, fields: dict[str, Any]) -> Rule:
         """The same, where there is room for one more."""
         if self._engine.rules.full:
-            raise ApiError(
-                REFUSED, f"there are {len(self._engine.rules)} rules, more are not allowed (limit_rules)"
+            raise UnavailableError(
+                f"there are {len(self._engine.rules)} rules, more are not allowed (limit_rules)"
             )
         return self._rule(fields)
 
@@ -505,9 +503,7 @@ class Deeds:
         if self._caller.role == "provider":
             for rule in filter(None, map(self._engine.rules.get, ids)):
                 if rule.author != "provider":
-                    raise ApiError(
-                        REFUSED, f"rule {rule.id} is not the provider's: only the owner can remove it"
-                    )
+                    raise DeniedError(f"rule {rule.id} is not the provider's: only the owner can remove it")
         self._do(RemoveRules(ids))
 
     def _listed(self, name: str, key: str) -> tuple[int, ...]:

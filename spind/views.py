@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from spind.calls import INVALID_ARGUMENTS, REFUSED, ApiError
+from spind.calls import INVALID_ARGUMENTS, ApiError, NotFoundError
 from spind.engine import Engine
 from spind.flows import WINDOW_SECONDS, WINDOW_STEP, Flow
 from spind.model import format_address, format_mac, parse_mac
@@ -39,7 +39,7 @@ class Views:
         """The node with this id."""
         found = self._engine.nodes.by_id.get(node)
         if found is None:
-            raise ApiError(REFUSED, "Unknown node id")
+            raise NotFoundError("Unknown node id")
         return found
 
     def device(self, device: str) -> Node:
@@ -49,7 +49,7 @@ class Views:
         except ValueError:
             found = None
         if found is None:
-            raise ApiError(REFUSED, "Device not found")
+            raise NotFoundError("Device not found")
         return found
 
     def list_devices(self) -> list[Json]:
