@@ -107,6 +107,10 @@ def _filter(ruleset: Ruleset, family: int, index: Index) -> Rules:
     rules = list(_ends(place, family))
     hooks = [hook for hook in _HOOKS if hook != "FORWARD" or place.mode != "local"]
     cut = connection_mark(place.marks.cut, place.marks.cut)
+    # What REJECT answers with belongs to the connection, cut or not: without it, a device that is blocked
+    # would wait for a time-out.
+    reset = (tcp_flags("RST", "RST"), related())
+    rules.append(XtRule(BLOCK + "OUTPUT", jump("RETURN"), reset, protocol=IPPROTO_TCP))
     rules += [XtRule(BLOCK + hook, goto(CUT[0]), (cut,)) for hook in hooks]
     if place.mode == "local":
         ways = {"INPUT": goto(_class("D", place.own)), "OUTPUT": goto(_class("U", place.own))}
@@ -147,8 +151,7 @@ def _always(chain: str, family: int) -> Iterator[XtRule]:
     yield XtRule(chain, leave, (udp_ports(ANY_PORT, _DHCP[family]),), protocol=IPPROTO_UDP)
     yield from _neighbours(chain, family)
     if chain == BLOCK + "OUTPUT":
-        # What REJECT answers with: without these, a device that is blocked would wait for a time-out.
-        yield XtRule(chain, leave, (tcp_flags("RST", "RST"), related()), protocol=IPPROTO_TCP)
+        # What REJECT answers others with.
         yield XtRule(chain, leave, (related(),), protocol=_icmp(family))
 
 
