@@ -560,7 +560,19 @@ class Policy:
     # -- inside: frames between devices --------------------------------------------------
 
     def _bridge(self) -> None:
-        """Who may exchange frames with whom, where the gateway just bridges them."""
+        """Have the ruleset say who may exchange frames with whom, where the gateway just bridges them.
+
+        In mode ``bridge`` it says nothing of it: all packets are judged there, by address and service,
+        and a device's way to the internet is over the bridge, too.
+        """
+        ruleset = self.ruleset
+        between = self._between() if ruleset.placement.mode != "bridge" else (set(), set(), set())
+        if between != (ruleset.isolated, ruleset.apart, ruleset.together):
+            ruleset.isolated, ruleset.apart, ruleset.together = between
+            self._sets.restructured = True
+
+    def _between(self) -> tuple[set[Mac], set[tuple[Mac, Mac]], set[tuple[Mac, Mac]]]:
+        """Who is isolated, apart, together."""
         isolated: set[Mac] = set()
         apart: set[tuple[Mac, Mac]] = set()
         together: set[tuple[Mac, Mac]] = set()
@@ -583,10 +595,7 @@ class Policy:
                 for address in self._held(peer)
             )
             (apart if blocked else together).update({(one, other), (other, one)})
-        ruleset = self.ruleset
-        if (isolated, apart, together) != (ruleset.isolated, ruleset.apart, ruleset.together):
-            ruleset.isolated, ruleset.apart, ruleset.together = isolated, apart, together
-            self._sets.restructured = True
+        return isolated, apart, together
 
     def _held(self, mac: Mac) -> Collection[Address]:
         device = self._devices.get(mac)

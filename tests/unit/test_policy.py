@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spind.model import Address, Mac, parse_address, parse_mac
 from spind.policy import Policy
-from spind.profiles import BUILTIN, Profile
+from spind.profiles import BUILTIN
 from spind.rules import Rule
 from spind.ruleset import EVERYBODY, Action, Marks, Placement, Ruleset, Shape
 
@@ -176,7 +176,7 @@ def test_kernel_does_what_decide_says(
         if add:
             made.add(rule._replace(id=100 + number))
         elif made.ids:
-            made.discard(sorted(made.ids)[0])
+            made.discard(min(made.ids))
         made.take()
         check(made, known)
 
@@ -209,3 +209,28 @@ def test_changes_lead_from_one_state_to_the_next(first: list[Rule], seen: list, 
         assert followed == made.ruleset.sets
         assert {m: c for m, c in macs.items() if c} == made.ruleset.macs
         assert {a: c for a, c in addresses.items() if c} == made.ruleset.addresses
+
+
+@pytest.mark.parametrize("mode", ["router", "bridge"])
+def test_who_exchanges_frames_with_whom(mode: str) -> None:
+    """On a bridge that leads to the internet, a device that may reach something there must not be cut off."""
+    policy = Policy(PLACEMENT._replace(mode=mode), Known())
+    policy.set_home(HOME)
+    for mac, texts in DEVICES.items():
+        policy.set_device(mac, "", map(parse_address, texts))
+        policy.set_party(mac.hex(":"), map(parse_address, texts))
+    policy.add(Rule(1, "block", CAMERA))
+    policy.add(Rule(2, "allow", CAMERA, domain="www.shop.test"))
+    policy.add(Rule(3, "allow", CAMERA, node=PHONE.hex(":")))
+    policy.add(Rule(4, "block", PLUG, node=PHONE.hex(":")))
+    policy.take()
+    ruleset = policy.ruleset
+    if mode == "bridge":
+        assert (ruleset.isolated, ruleset.apart, ruleset.together) == (set(), set(), set())
+    else:
+        assert ruleset.isolated == {CAMERA}
+        assert ruleset.apart == {(PLUG, PHONE), (PHONE, PLUG)}
+        assert ruleset.together == {(CAMERA, PHONE), (PHONE, CAMERA)}
+    policy.set_placement(PLACEMENT._replace(mode="bridge"))
+    policy.take()
+    assert not ruleset.isolated
