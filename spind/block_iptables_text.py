@@ -64,6 +64,8 @@ _HOOKS = ("FORWARD", "INPUT", "OUTPUT")
 _DHCP = {4: (67, 68), 6: (546, 547)}
 # Bridged, between exactly these ports.
 _DHCP_BRIDGED = {4: ((68, 67), (67, 67), (67, 68)), 6: ((546, 547), (547, 546))}
+# Peers in so many sets are looked at for inspection before it is asked who sends; else after.
+_FEW_SETS = 4
 _NEIGHBOURS = range(133, 138)  # RFC 4861 section 4
 _ADMIN = {4: "icmp-admin-prohibited", 6: "icmp6-adm-prohibited"}
 
@@ -189,9 +191,15 @@ def _mangle(ruleset: Ruleset, family: int, index: Index) -> Rules:
         return NOTHING
     hook = _inspecting(place)
     rules = [_settled(INSPECT + hook, place), XtRule(INSPECT + "MARK", set_mark(place.marks.inspect))]
+    way = goto(_class("U", place.own, INSPECT) if place.mode == "local" else INSPECT + "UP")
+    sets = {step.set for steps in parts.values() for step in steps if step.action is Action.INSPECT}
+    if "" in sets or len(sets) > _FEW_SETS:
+        sets = {""}  # all of TCP
     for name in _home(place):
-        way = goto(_class("U", place.own, INSPECT) if place.mode == "local" else INSPECT + "UP")
-        rules.append(_through(XtRule(INSPECT + hook, way, protocol=IPPROTO_TCP), place, name))
+        for each in sorted(sets):
+            step = Step(Action.INSPECT, each, IPPROTO_TCP)
+            rule = _step(INSPECT + hook, step, way, ruleset, family, index, "dst")
+            rules.append(_through(rule, place, name))
     if place.mode != "local":
         rules += _judges(ruleset, INSPECT, parts, index, family)
     for name, steps in parts.items():
