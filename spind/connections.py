@@ -46,6 +46,7 @@ class Conn:
         "peer",
         "seen",
         "stream",
+        "waits",
     )
 
     def __init__(self, key: ConnKey, device: Node, node: Node, *, outbound: bool, now: float) -> None:
@@ -63,6 +64,7 @@ class Conn:
         self.before: Conn | None = None
         self.seen = now
         self.stream: Reassembler | None = None
+        self.waits = 0.0  # since when packets are held; 0: none
         self.done = key.proto != IPPROTO_TCP  # only TCP's first bytes are looked into
         self.lost = False  # done without an end: there was no room for what it said
         self.flow_key = self.make_flow_key()
@@ -154,6 +156,8 @@ class Connections:
         """The clock was set by ``delta`` seconds."""
         for conn in self._conns.values():
             conn.seen += delta
+            if conn.waits:
+                conn.waits += delta
         for key in self._embryos:
             self._embryos[key] += delta
 

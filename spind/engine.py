@@ -307,6 +307,7 @@ class Engine:
             if conn is None:
                 return [DROP]
             conn.done = conn.lost = False
+            conn.waits = 0.0
             self._begin_stream(conn, packet)
             # Data on a SYN (RFC 7413) does not pass: the client repeats it without.
             return [DROP if packet.payload else ACCEPT]
@@ -324,7 +325,9 @@ class Engine:
         if conn.stream is not None:
             self.connections.stream_grew(stream.held - held)
         if finding is None and not conn.done:
-            return [HOLD]
+            conn.waits = conn.waits or now
+            if now - conn.waits < inspect.WAIT_SECONDS:
+                return [HOLD]
         self.connections.end_stream(conn)
         asked = conn.name
         out: list[Command] = []

@@ -20,6 +20,10 @@ and padding stays below 4 KiB, browsers' HTTP heads below 16 KiB."""
 STREAM_SEGMENTS = 64
 """Segments that may wait for one before them."""
 
+WAIT_SECONDS = 3.0
+"""How long a start that must not pass incomplete may take. Nobody acknowledges what is held: after a
+retransmission TCP sends nothing new before it was, so that what is incomplete by then stays so."""
+
 TCP_SYN = 0x02
 
 

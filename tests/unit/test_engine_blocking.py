@@ -278,6 +278,19 @@ def test_pieces_may_come_in_any_order_and_again() -> None:
     assert client.send(0x18, hello[:200], at=start) == CUT
 
 
+@pytest.mark.parametrize("name", [ADS, IMG])
+def test_who_does_not_finish_is_cut_in_the_end(name: str) -> None:
+    """TCP sends nothing new until what we hold is acknowledged, which nobody does: better to begin anew."""
+    client = Client(shared()).open()
+    hello = client_hello(name)
+    assert client.send(0x18, hello[:100]) == HOLD
+    for now in (T0 + 0.2, T0 + 0.6, T0 + 2.9):
+        assert client.send(0x18, hello[:100], at=ISN + 1, now=now) == HOLD
+    client.engine.shift(1000.0)
+    assert client.send(0x18, hello[:100], at=ISN + 1, now=T0 + 1002.9) == HOLD
+    assert client.send(0x18, hello[:100], at=ISN + 1, now=T0 + 1003.1) == CUT
+
+
 def test_http_goes_by_its_host() -> None:
     engine = shared()
     request = "GET /{} HTTP/1.1\r\nUser-Agent: x\r\nHost: {}\r\n\r\n"
