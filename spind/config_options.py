@@ -171,10 +171,10 @@ class Config:
     ctmark_mask: int = _kernel(
         MASK,
         0x0E000000,
-        "Bits of the connection mark that are the daemon's own; it leaves all others alone. The default is "
-        "out of the way of sqm (0xff), mwan3 (0x3f00), GL.iNet's policies (0xf000), and pbr, openNDS and "
-        "Tailscale (0xff0000). DSCP values kept in the mark for tc ctinfo (0xfc000000) are in its way: with "
-        "these, set bits that nothing else uses.",
+        "Bits of connection and packet marks that are the daemon's own: its three lowest ones are used, all "
+        "others left alone. The default is out of the way of sqm (0xff), mwan3 (0x3f00), GL.iNet's policies "
+        "(0xf000), and pbr, openNDS and Tailscale (0xff0000). DSCP values kept in the mark for tc ctinfo "
+        "(0xfc000000) are in its way: with these, set bits that nothing else uses.",
     )
     conntrack_interval: float = _kernel(
         seconds(0.1, 60),
@@ -183,10 +183,16 @@ class Config:
     )
 
     new_device_profile: str = _blocking(
-        PROFILE, "", "Profile that a device has when it is seen for the first time; none if not set."
+        PROFILE,
+        "",
+        "Profile that a device gets when it is seen for the first time, such as local or quarantine; none if "
+        "not set. Devices that were seen before keep what they have.",
     )
     block_on_stop: bool = _blocking(
-        FLAG, True, "Whether what is blocked stays blocked while the daemon is stopped."
+        FLAG,
+        True,
+        "Whether what is blocked stays blocked while the daemon is stopped; with 0 a clean stop removes the "
+        "rules. Those of a daemon that was killed stay in any case.",
     )
     block_log_group: int = _blocking(
         integer(0, 65535),
@@ -196,8 +202,9 @@ class Config:
     refuse_doh: bool = _blocking(
         FLAG,
         False,
-        "Refuse the known DNS servers that are reached over HTTPS (doh_resolvers), so that devices ask the "
-        "home's, and names can be seen and blocked.",
+        "Refuse the known DNS servers that are reached over HTTPS or TLS (doh_resolvers), so that devices "
+        "ask the home's, and names can be seen and blocked. Browsers that ask whether they should leave DNS "
+        "to the network (use-application-dns.net) are told so.",
     )
     doh_resolvers: tuple[str, ...] = _blocking(
         list_of(SERVER, 256), DOH_RESOLVERS, "Names and addresses that refuse_doh refuses."
