@@ -101,7 +101,9 @@ class Enforcement:
 
     def named(self, conn: Conn, now: float) -> list[Command]:
         """The client said the name of its connection."""
-        return self.answered(conn.name, [(conn.remote, now + SNI_SECONDS)])
+        expires = now + SNI_SECONDS
+        kept = self._policy.claim(conn.remote, conn.name, expires)
+        return [KeepName(conn.remote, conn.name, expires)] if kept else []
 
     def refuses_name(self, device: Node, name: str) -> bool:
         """May the device not reach ``name``, wherever it is? For answers that are too long to be read."""
@@ -149,7 +151,7 @@ class Enforcement:
                 continue
             if conn.name:
                 # A rule may be new: the name's address has not been one that rules care about.
-                self._policy.learn(conn.remote, conn.name, conn.seen + SNI_SECONDS)
+                self._policy.claim(conn.remote, conn.name, conn.seen + SNI_SECONDS)
             if self.blocks(conn):
                 cut.append((conn.key, conn.outbound))
                 conn.done = True

@@ -229,6 +229,21 @@ class Policy:
         self._renamed(self._named.note(address, answers))
         return True
 
+    def claim(self, address: Address, name: str, expires: float) -> bool:
+        """A client says that ``name`` has ``address``; True if an answer has told that, and rules care.
+
+        Where none has, it may well be that other names at the address were not told either: the empty name
+        stands for them, so that a connection's own word goes on to decide.
+        """
+        names = self._named.names(address)
+        told = name in names or any(other == name for other, _ in self._known.at(address))
+        alone = told and "" not in names
+        if not self.learn(address, name, expires):
+            return False
+        if not alone:
+            self._renamed(self._named.note(address, [("", expires)]))
+        return alone
+
     def expire(self, now: float) -> None:
         """Forget names whose time is long over."""
         if abs(now - self._expired) >= EXPIRE_SECONDS:

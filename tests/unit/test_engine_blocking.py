@@ -455,7 +455,20 @@ def test_a_name_that_no_answer_told_is_cut_when_it_is_said_and_its_address_known
     client.inspect = False  # for the kernel nothing is special about the address
     client.open()
     assert client.say(client_hello(ADS)) == [CUT]
-    assert says(engine, CAMERA) is not Action.ALLOW
+    # Who else is there was not told either: their names decide from now on, and theirs pass.
+    assert says(engine, CAMERA) is Action.INSPECT
+    assert Client(engine, 6001).open().say(client_hello(IMG)) == [DONE]
+    assert Client(engine, 6002).open().say(client_hello(ADS)) == [CUT]
+    engine.handle(Tick(), T0 + 2 * 86400)
+    assert says(engine, CAMERA) is Action.ALLOW
+
+
+def test_what_an_answer_told_is_not_in_doubt_because_a_client_says_it_too() -> None:
+    engine = guarded()
+    resolve(engine, CAMERA, CAMERA_V4, ADS, "198.18.0.20", T0)
+    running(engine, 6000, ADS)
+    engine.handle(PutRules((block(device=CAMERA, domain=ADS),)), T0 + 1)
+    assert says(engine, CAMERA) is Action.BLOCK
 
 
 # -- DNS answers -------------------------------------------------------------------------------
