@@ -16,6 +16,9 @@ _HOOK = "FORWARD"
 _TIMEOUT = 10  # seconds
 _RULES_MAX = 1_000
 
+# How one finds another: ARP requests, and neighbour solicitations by the groups that they go to (RFC 2464 7).
+_SEEKING = (["-p", "ARP", "-d", "ff:ff:ff:ff:ff:ff"], ["-p", "IPv6", "-d", "33:33:ff:00:00:00/ff:ff:ff:00:00:00"])
+
 
 class EbtablesBlock:
     """The rules for bridged frames. All methods raise ``OSError`` with the program's words."""
@@ -71,6 +74,8 @@ def bridge_rules(ruleset: Ruleset) -> list[list[str]]:
     rules = [_rule(one, other, "DROP") for one, other in sorted(ruleset.apart)]
     if ruleset.isolated:  # else nobody needs an exception
         rules += [_rule(one, other, "RETURN") for one, other in sorted(ruleset.together)]
+    for mac in sorted(ruleset.seeking):
+        rules += [["-s", format_mac(mac), *seeks, "-j", "RETURN"] for seeks in _SEEKING]
     for mac in sorted(ruleset.isolated):
         rules += [_rule(mac, None, "DROP"), _rule(None, mac, "DROP")]
     return rules

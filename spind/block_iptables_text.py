@@ -53,7 +53,7 @@ INSPECT = "SPIN_INSPECT_"
 TABLES = {"filter": BLOCK, "mangle": INSPECT}
 """The tables, with how our chains begin there."""
 
-CUT, REFUSED = (BLOCK + "CUT",), (BLOCK + "NO_UP", BLOCK + "REJECT", BLOCK + "NO_DOWN")
+CUT, REFUSED = (BLOCK + "CUT",), (BLOCK + "NO_UP", BLOCK + "NO_TCP", BLOCK + "NO_DOWN")
 """Chains whose last rules count: what was cut, and what was refused."""
 
 REPORTS = (20, 100)
@@ -171,10 +171,12 @@ def _ends(place: Placement, family: int) -> Iterator[XtRule]:
     yield XtRule(cut, jump("DROP"))
     yield XtRule(BLOCK + "QUIC", goto(no_up), (udp_ports(ANY_PORT, (443, 443)),), protocol=IPPROTO_UDP)
     yield XtRule(no_up, log(place.log_group, "spin up"), (limit(*REPORTS),))
-    yield XtRule(no_up, goto(answer), (limit(*ANSWERS),))
+    # Apart from each other: whatever a device pours out, its connections end at once.
+    yield XtRule(no_up, goto(answer), protocol=tcp)
+    yield XtRule(no_up, reject(_ADMIN[family], family), (limit(*ANSWERS),))
     yield XtRule(no_up, jump("DROP"))
-    yield XtRule(answer, reject("tcp-reset", family), protocol=tcp)
-    yield XtRule(answer, reject(_ADMIN[family], family))
+    yield XtRule(answer, reject("tcp-reset", family), (limit(*ANSWERS),), protocol=tcp)
+    yield XtRule(answer, jump("DROP"))
     # Strangers learn nothing; the peer of a connection that ran does.
     yield XtRule(no_down, log(place.log_group, "spin down"), (limit(*REPORTS),))
     running = (tcp_flags("SYN,RST", "NONE"), limit(*ANSWERS))

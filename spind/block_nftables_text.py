@@ -265,9 +265,10 @@ def _ends(table: TableWanted, place: Placement) -> None:
         *passes,
         f"counter name {REFUSED_UP}",
         f"{REPORTS} {report.format('up')}",
-        f"limit rate over {ANSWERS} drop",
-        "meta l4proto tcp reject with tcp reset",
-        "reject with icmpx admin-prohibited",
+        # Apart from each other: whatever a device pours out, its connections end at once.
+        f"meta l4proto tcp limit rate {ANSWERS} reject with tcp reset",
+        f"meta l4proto != tcp limit rate {ANSWERS} reject with icmpx admin-prohibited",
+        "drop",
     )
     # Strangers learn nothing; the peer of a connection that ran does.
     table.chain(
@@ -334,6 +335,9 @@ def _bridge(ruleset: Ruleset, there: There, known: Ruleset | None, name: str) ->
         "block_forward",
         "ether saddr . ether daddr @block_apart goto block_between",
         "ether saddr . ether daddr @block_together return",
+        # They have to find each other first, by frames that are for all or many (RFC 826; RFC 2464 7).
+        "ether saddr @block_seeking ether daddr ff:ff:ff:ff:ff:ff ether type arp return",
+        "ether saddr @block_seeking ether daddr & ff:ff:ff:00:00:00 == 33:33:ff:00:00:00 return",
         "ether saddr @block_isolated goto block_between",
         "ether daddr @block_isolated goto block_between",
         hook=("forward", PRIORITY),
@@ -348,6 +352,7 @@ def _bridge_elements(ruleset: Ruleset) -> dict[Declaration, set[str]]:
         Declaration("block_apart", pair): _pairs(ruleset.apart),
         Declaration("block_together", pair): _pairs(ruleset.together),
         Declaration("block_isolated", "type ether_addr;"): set(map(format_mac, ruleset.isolated)),
+        Declaration("block_seeking", "type ether_addr;"): set(map(format_mac, ruleset.seeking)),
     }
 
 

@@ -102,8 +102,8 @@ class Ruleset:
 
     ``macs`` and ``addresses`` are the classes of devices. ``isolated``, ``apart`` and ``together``
     are for frames that the gateway bridges from one device to another without routing them: nothing
-    passes from or to a MAC that is isolated, except between two that are together; nothing passes
-    between two that are apart. Pairs are in both orders.
+    passes from or to a MAC that is isolated, except between two that are together, and what they
+    need to find each other; nothing passes between two that are apart. Pairs are in both orders.
     """
 
     placement: Placement
@@ -115,6 +115,11 @@ class Ruleset:
     isolated: set[Mac] = field(default_factory=set)
     apart: set[tuple[Mac, Mac]] = field(default_factory=set)
     together: set[tuple[Mac, Mac]] = field(default_factory=set)
+
+    @property
+    def seeking(self) -> set[Mac]:
+        """Isolated ones that are together with another: they may ask all for that one's MAC."""
+        return {one for one, _ in self.together if one in self.isolated}
 
 
 class SetChange(NamedTuple):

@@ -210,14 +210,16 @@ def test_a_bridge_has_a_table_while_it_is_needed() -> None:
     assert render_bridge(Ruleset(place()), There()) == "delete table bridge spin\n"
     wanted = everything(place())
     there = There({"block_forward": (2, -160), "block_between": None}, dict.fromkeys(
-        ("block_apart", "block_together", "block_isolated"), False))  # fmt: skip
+        ("block_apart", "block_together", "block_isolated", "block_seeking"), False))  # fmt: skip
     wanted.isolated = {PHONE}
     changed = [
         line for line in render_bridge(wanted, there, everything(place())).splitlines() if "elem" in line
     ]
     assert changed == [
         "delete element bridge spin block_isolated { 02:00:00:00:00:02 }",
+        "delete element bridge spin block_seeking { 02:00:00:00:00:02 }",
         "add element bridge spin block_isolated { 02:00:00:00:00:01 }",
+        "add element bridge spin block_seeking { 02:00:00:00:00:01 }",
     ]
 
 
