@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from spind.block_nftables_sets import advance
 from spind.block_nftables_table import There
 from spind.block_nftables_text import (
+    BESIDE_TABLE,
     BETWEEN,
     BRIDGE_TABLE,
     CUT,
@@ -32,6 +33,7 @@ from spind.wire.nftables import NFPROTO_BRIDGE, NFPROTO_INET
 _NAME = TABLE.split()[1]
 _PROBE_TABLE = "inet spin_probe"
 _PROBE_BRIDGE = "bridge spin_probe"
+_NOT_BESIDE = f"add table {BESIDE_TABLE}\ndelete table {BESIDE_TABLE}\n"
 _TIMEOUT = 20  # seconds that nft may take; it waits for other transactions
 # Events that are read before an install; when there are more, everything is put in anew.
 _EVENTS_MAX = 256
@@ -76,6 +78,10 @@ class NftablesBlock:
         Elements are sent where they differ from what this object has put there before, or all of
         them where it has not, or where others have been at our rules since. ``ValueError`` for a
         ruleset that cannot be said, with nothing changed.
+
+        Kernels show a new set with intervals empty for up to a millisecond after its transaction has
+        taken effect (``set->ops->commit`` comes last in ``nf_tables_commit``). So where such a set may
+        take the place of an old one, the same rules stand beside for that long.
         """
         sock, watch = self._open()
         if self._touched or watch.touched(_EVENTS_MAX) is not False:
@@ -85,8 +91,17 @@ class NftablesBlock:
         if self._bridges:
             bridge = _there(sock, NFPROTO_BRIDGE)
             text += render_bridge(ruleset, bridge if bridge.chains or bridge.sets else None, self._known)
-        self._known = None
-        _nft(text, watch)
+        if self._known is not None:
+            self._known = None
+            _nft(text, watch)
+        elif there.sets and _has_intervals(ruleset):
+            _nft(_NOT_BESIDE + render(ruleset, table=BESIDE_TABLE), watch)
+            try:
+                _nft(text, watch)
+            finally:
+                _nft(_NOT_BESIDE, watch)
+        else:
+            _nft(text + _NOT_BESIDE, watch)  # a daemon may have been killed in the middle of this
         self._known = _copy(ruleset)
         self._touched = False
 
@@ -109,7 +124,8 @@ class NftablesBlock:
         self._known = None
         sock, watch = self._open()
         tables = _nft("list tables\n").split("\n")
-        text = f"delete table {BRIDGE_TABLE}\n" if f"table {BRIDGE_TABLE}" in tables else ""
+        others = (table for table in (BRIDGE_TABLE, BESIDE_TABLE) if f"table {table}" in tables)
+        text = "".join(f"delete table {table}\n" for table in others)
         if f"table {TABLE}" in tables:
             text += render_removal(_there(sock, NFPROTO_INET))
         if text:
@@ -173,6 +189,10 @@ def _there(sock: NftSocket, family: int) -> There:
             chains[chain.name] = None if chain.hook < 0 else (hook, chain.priority)
     sets = {each.name: each.is_map for each in sock.sets(_NAME, family) if each.name.startswith(PREFIX)}
     return There(chains, sets)
+
+
+def _has_intervals(ruleset: Ruleset) -> bool:
+    return any(shape in (Shape.PREFIX, Shape.PREFIX_PORT) for shape in ruleset.shapes.values())
 
 
 def _copy(ruleset: Ruleset) -> Ruleset:

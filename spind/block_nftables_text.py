@@ -42,12 +42,15 @@ from spind.ruleset import EVERYBODY, Action, Placement, Ruleset, Shape, Step
 
 TABLE = "inet spin"
 BRIDGE_TABLE = "bridge spin"
+BESIDE_TABLE = "inet spin_beside"
+"""Where the rules are a second time while those in the first place are replaced, sets and all."""
 PREFIX = "block_"
 REFUSED_UP, REFUSED_DOWN, CUT, BETWEEN = "block_up", "block_down", "block_cut", "block_between"
 """Counters, which outlive the rules: refused up and down, of connections that are cut, on a bridge."""
 
 PRIORITY = -160
-"""Before the capture rules at mangle (-150), after conntrack (-200), which puts fragments together."""
+"""Before the capture rules at mangle (-150), after conntrack (-200), which puts fragments together. Rules
+that stand beside others come one later: what the others refuse is for them to count."""
 CUT_PRIORITY = -140
 """After them: they take the mark that cuts from the packet to its connection."""
 
@@ -112,7 +115,7 @@ def render_removal(there: There, table: str = TABLE) -> str:
 def _inet(ruleset: Ruleset, there: There, known: Ruleset | None, name: str) -> TableWanted:
     _check(ruleset)
     place = ruleset.placement
-    table = TableWanted(name, name == TABLE, (REFUSED_UP, REFUSED_DOWN, CUT))
+    table = TableWanted(name, name in (TABLE, BESIDE_TABLE), (REFUSED_UP, REFUSED_DOWN, CUT))
     _base_chains(table, place)
     if place.mode == "local":
         for direction in ("up", "down"):
@@ -182,21 +185,22 @@ def _classes(ruleset: Ruleset) -> dict[str, tuple[Step, ...]]:
 
 def _base_chains(table: TableWanted, place: Placement) -> None:
     home = _interfaces(place)
+    priority = PRIORITY + (table.name == BESIDE_TABLE)
     if place.mode != "local":
         table.chain(
             "block_forward",
             f"iifname {home} jump block_up",
             f"oifname {home} goto block_down",
-            hook=("forward", PRIORITY),
+            hook=("forward", priority),
         )
     arriving, leaving = ("down", "up") if place.mode == "local" else ("up", "down")
-    table.chain("block_input", _DHCP, f"iifname {home} goto block_{arriving}", hook=("input", PRIORITY))
+    table.chain("block_input", _DHCP, f"iifname {home} goto block_{arriving}", hook=("input", priority))
     table.chain(
         "block_output",
         _DHCP,
         *_OUR_ANSWERS,
         f"oifname {home} goto block_{leaving}",
-        hook=("output", PRIORITY),
+        hook=("output", priority),
     )
     cut = f"{place.marks.cut:#010x}"
     for hook in ("forward", "input", "output"):

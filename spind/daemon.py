@@ -209,6 +209,8 @@ class Daemon:
         self._tick()
 
     async def _stop(self) -> None:
+        if self._reloading is not None:
+            await self._reloading  # or it would start again what is stopped here
         if self._ticker is not None:
             self._ticker.cancel()
         await self._socket.stop()
@@ -218,8 +220,6 @@ class Daemon:
         self._neighbours.stop()
         await self._mqtt.stop()
         self._watch.stop()
-        if self._reloading is not None:
-            await self._reloading
         if self._saving is not None:
             await self._saving
         ids = self._engine.nodes.ids()

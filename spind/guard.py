@@ -15,6 +15,7 @@ from spind.blocker import Blocker
 from spind.commands import Command, CutConnections, Enforce, EnforceElements, KeepName
 from spind.conntrack_delete import ConntrackDeleter
 from spind.events import Event, NameRemembered
+from spind.named_addresses import KEEP_SECONDS
 from spind.names_journal import NamesJournal
 from spind.ruleset import Ruleset
 from spind.shapes import Json
@@ -43,8 +44,8 @@ class Guard:
         self._cut = 0
 
     def remember(self) -> None:
-        """Give what an earlier run knew of names and their addresses."""
-        for address, name, expires in self._journal.load(time.time()):
+        """Give what an earlier run knew of names and their addresses, for as long as it would have."""
+        for address, name, expires in self._journal.load(time.time() - KEEP_SECONDS):
             self._give(NameRemembered(address, name, expires))
 
     def start(self, backend: str, log_group: int, ruleset: Ruleset) -> None:
