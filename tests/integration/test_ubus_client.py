@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from ubus_broker import DATA, HELLO, INVOKE, KINDS, STATUS, RunningBus, number, text, until
@@ -108,7 +109,9 @@ def test_callers_are_named(bus):
         seen = []
         async with Clients(bus.path) as clients:
             await clients.make(
-                UbusObject("home", {"m": {}}, lambda call: (seen.append((call.user, call.group)), call.done()))
+                UbusObject(
+                    "home", {"m": {}}, lambda call: (seen.append((call.user, call.group)), call.done())
+                )
             )
             await (await clients.make()).call("home", "m")
             assert seen == [("root", "root")]
@@ -263,7 +266,7 @@ def test_the_object_is_back_soon_after_the_bus(bus, times):
                 if n % 3 == 0:  # notice it, or find the next one already there
                     await until(lambda: not client.up)
                 if n % 4 == 0:
-                    os.unlink(bus.path)
+                    Path(bus.path).unlink()
                 bus.start()
                 started = time.monotonic()
                 await until(lambda: client.up and client._objects[0].id != first)  # noqa: B023
@@ -280,7 +283,7 @@ def test_the_object_is_back_soon_after_the_bus(bus, times):
 
 def test_the_bus_starts_late(bus):
     bus.kill()
-    os.unlink(bus.path) if os.path.exists(bus.path) else None
+    Path(bus.path).unlink(missing_ok=True)
 
     async def scenario():
         client = UbusClient(asyncio.get_running_loop(), bus.path)
@@ -366,7 +369,9 @@ def test_four_at_a_time(bus):
             rate = count / (time.perf_counter() - started)
             times.sort()
             assert len(times) == count
-            print(f"{count} calls: {rate:.0f}/s, p99 {times[count * 99 // 100] * 1000:.2f} ms, callers included")
+            print(
+                f"{count} calls: {rate:.0f}/s, p99 {times[count * 99 // 100] * 1000:.2f} ms, callers included"
+            )
 
     run(scenario)
 
@@ -427,7 +432,7 @@ def test_descriptors_do_not_arrive(bus):
             home = await clients.make(UbusObject("home", {"echo": {}}, echo))
             ident = home._objects[0].id
             reader, writer = os.pipe()
-            before = set(os.listdir("/proc/self/fd"))
+            before = set(Path("/proc/self/fd").iterdir())
             with socket.socket(socket.AF_UNIX) as sender:
                 sender.connect(bus.path)
                 call = messages.pack_message(
@@ -438,7 +443,7 @@ def test_descriptors_do_not_arrive(bus):
                 # The end of the pipe is seen when nobody has the other end any more.
                 await asyncio.get_running_loop().run_in_executor(None, os.read, reader, 1)
             os.close(reader)
-            assert len(set(os.listdir("/proc/self/fd")) - before) <= 1  # the executor may have made one
+            assert len(set(Path("/proc/self/fd").iterdir()) - before) <= 1  # the executor may have made one
 
     run(scenario)
 
@@ -472,7 +477,7 @@ async def talk(path, serve, scenario):
         for task in handlers:
             task.cancel()
         await asyncio.wait([*handlers], timeout=10) if handlers else None
-        os.unlink(path) if os.path.exists(path) else None
+        Path(path).unlink(missing_ok=True)
 
 
 def pack(kind, seq, peer, body=b""):

@@ -184,7 +184,8 @@ class Bus:
         self.objects[new.id] = new
         if path:
             self.announce(b"ubus.object.add", new)
-        client.send(DATA, seq, peer, number(A_ID, new.id) + number(A_TYPE, new.id))
+        kind = number(A_TYPE, new.id) if A_SIGNATURE in fields else b""
+        client.send(DATA, seq, peer, number(A_ID, new.id) + kind)
         return OK
 
     def invoke(self, client, seq, ident, fields):
@@ -259,9 +260,7 @@ class Bus:
 
     def event(self, sender, name, table):
         for each in self.objects.values():
-            hit = any(
-                name.startswith(p[:-1]) if p.endswith(b"*") else name == p for p in each.patterns
-            )
+            hit = any(name.startswith(p[:-1]) if p.endswith(b"*") else name == p for p in each.patterns)
             if hit and each.client is not sender:
                 body = number(A_ID, each.id) + text(A_METHOD, name) + attribute(A_DATA, table)
                 each.client.send(INVOKE, 1, 0, body)
