@@ -17,7 +17,10 @@ _TIMEOUT = 10  # seconds
 _RULES_MAX = 1_000
 
 # How one finds another: ARP requests, and neighbour solicitations by the groups that they go to (RFC 2464 7).
-_SEEKING = (["-p", "ARP", "-d", "ff:ff:ff:ff:ff:ff"], ["-p", "IPv6", "-d", "33:33:ff:00:00:00/ff:ff:ff:00:00:00"])
+_SEEKING = (
+    ["-p", "ARP", "-d", "ff:ff:ff:ff:ff:ff"],
+    ["-p", "IPv6", "-d", "33:33:ff:00:00:00/ff:ff:ff:00:00:00"],
+)
 
 
 class EbtablesBlock:

@@ -9,7 +9,7 @@ first message that mentions it.
 from typing import NamedTuple
 
 from spind.changes import Change
-from spind.model import Address, ConnKey
+from spind.model import Address, ConnKey, Mac
 from spind.ruleset import ClassesChange, Ruleset, SetChange
 
 Json = dict[str, object]
@@ -118,10 +118,22 @@ class EnforceElements(NamedTuple):
     changes: tuple[SetChange | ClassesChange, ...]
 
 
+class End(NamedTuple):
+    """A device's end of a TCP connection, as the device sees it: its own address and port, its peer's."""
+
+    mac: Mac
+    address: Address
+    port: int
+    peer: Address
+    peer_port: int
+
+
 class CutConnections(NamedTuple):
-    """Connections that are blocked from now on, each with whether the device opened it."""
+    """Connections that are blocked from now on, each with whether the device opened it. ``ends`` are where
+    devices shall hear of it."""
 
     connections: list[tuple[ConnKey, bool]]
+    ends: tuple[End, ...] = ()
 
 
 class BlockedReport(NamedTuple):

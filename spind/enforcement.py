@@ -8,12 +8,12 @@ light, when a rule begins to hold for a connection that is running.
 from collections import OrderedDict
 
 from spind.attribution import Attributor
-from spind.commands import Command, CutConnections, Enforce, EnforceElements, KeepName
+from spind.commands import Command, CutConnections, End, Enforce, EnforceElements, KeepName
 from spind.connections import Conn, Connections
 from spind.decisions import Decisions
 from spind.events import BlockedSeen, NameRemembered
 from spind.flows import FlowKey, Flows
-from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, Address, ConnKey, Mac
+from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, Address, ConnKey, Mac
 from spind.nodes import Kind, Node, Nodes
 from spind.policy import Policy
 from spind.rules import Rule
@@ -61,9 +61,10 @@ class Enforcement:
             self._move()
         commands: list[Command] = []
         cut: list[tuple[ConnKey, bool]] = []
+        ends: list[End] = []
         if self._decisions.touched:
             touched, self._decisions.touched = self._decisions.touched, []
-            cut = self._no_longer_allowed(touched)
+            cut = self._no_longer_allowed(touched, ends)
         if self._policy.pending:
             changes = self._policy.take()
             if changes.restructured:
@@ -73,7 +74,7 @@ class Enforcement:
                 if changes.sets or classes:
                     commands.append(EnforceElements((*changes.sets, *classes)))
         if cut:
-            commands.append(CutConnections(cut))
+            commands.append(CutConnections(cut, tuple(ends)))
         return commands
 
     def home_changed(self, prefixes: tuple[tuple[Address, int], ...]) -> None:
@@ -136,8 +137,11 @@ class Enforcement:
             port = 0
         return self._policy.decide(mac, name, address, key.proto, port)
 
-    def _no_longer_allowed(self, touched: list[Rule | Mac | None]) -> list[tuple[ConnKey, bool]]:
-        """Connections that the rules now block, of those that rules or devices in ``touched`` are about."""
+    def _no_longer_allowed(
+        self, touched: list[Rule | Mac | None], ends: list[End]
+    ) -> list[tuple[ConnKey, bool]]:
+        """Connections that the rules now block, of those that rules or devices in ``touched`` are about. Ends
+        of those that are new among them are added to ``ends``."""
         everything = None in touched
         macs = {one for one in touched if isinstance(one, bytes)}
         rules = [one for one in touched if isinstance(one, Rule)]
@@ -155,6 +159,8 @@ class Enforcement:
             if self.blocks(conn):
                 cut.append((conn.key, conn.outbound))
                 conn.done = True
+                if conn.key not in self._cut_keys:
+                    ends += _ends(conn)
                 self.note_cut(conn.key)
         return cut
 
@@ -218,3 +224,15 @@ class Enforcement:
             if profile != self._policy.profile_of(node.mac):
                 self._decisions.touched.append(node.mac)
             self._policy.set_device(node.mac, profile, node.addresses)
+
+
+def _ends(conn: Conn) -> list[End]:
+    """The devices' ends of a TCP connection."""
+    key = conn.key
+    if key.proto != IPPROTO_TCP:
+        return []
+    opener = (key.src, key.sport, key.dst, key.dport)
+    other = (key.dst, key.dport, key.src, key.sport)
+    near, far = (opener, other) if conn.outbound else (other, opener)
+    sides = ((conn.device.mac, near), (conn.node.mac, far))
+    return [End(mac, *side) for mac, side in sides if mac is not None]

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All that blocking does outside the engine: rules, cut connections, reports, remembered names.
 
-Owns the adapters and their order: rules are in the kernel before connections are cut, and remembered
-names are on disk before the answer that told them goes on.
+Owns the adapters and their order: rules are in the kernel before connections are cut and devices hear of it,
+and remembered names are on disk before the answer that told them goes on.
 """
 
 import logging
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from spind.block_log import BlockLog
 from spind.blocker import Blocker
-from spind.commands import Command, CutConnections, Enforce, EnforceElements, KeepName
+from spind.commands import Command, CutConnections, End, Enforce, EnforceElements, KeepName
 from spind.conntrack_delete import ConntrackDeleter
 from spind.events import Event, NameRemembered
 from spind.named_addresses import KEEP_SECONDS
 from spind.names_journal import NamesJournal
+from spind.nudge import Nudger
 from spind.ruleset import Ruleset
 from spind.shapes import Json
 
@@ -40,6 +41,8 @@ class Guard:
         self._blocker: Blocker | None = None
         self._deleter: ConntrackDeleter | None = None
         self._log: BlockLog | None = None
+        self._nudger = Nudger()
+        self._ruleset: Ruleset | None = None
         self._problems: dict[str, str] = {}
         self._cut = 0
 
@@ -65,6 +68,11 @@ class Guard:
                 "cut", f"running connections that are offloaded go on when they are blocked: {error}"
             )
             self._deleter = None
+        self._ruleset = ruleset
+        try:
+            self._nudger.open()
+        except OSError as error:
+            self._complain("nudge", f"devices that wait for data do not hear that they are blocked: {error}")
         self._log = BlockLog(self._loop, log_group, self._give, self._is_lan)
         try:
             self._log.start()
@@ -80,6 +88,7 @@ class Guard:
         if self._deleter is not None:
             self._deleter.close()
             self._deleter = None
+        self._nudger.close()
         if self._blocker is not None:
             self._blocker.stop(remove=remove)
             self._blocker = None
@@ -96,6 +105,7 @@ class Guard:
         elif isinstance(command, CutConnections):
             if self._deleter is not None:
                 self._cut += self._deleter.delete(command.connections)
+            self._nudge(command.ends)
         elif isinstance(command, KeepName):
             self._journal.note(command.address, command.name, int(command.expires))
         else:
@@ -129,6 +139,11 @@ class Guard:
         if self._blocker is not None and self._blocker.problem:
             found.append(self._blocker.problem)
         return found
+
+    def _nudge(self, ends: Sequence[End]) -> None:
+        place = self._ruleset.placement if self._ruleset is not None else None
+        if ends and place is not None and place.mode != "local":  # our own sockets hear of it by themselves
+            self._nudger.nudge(ends, place.interfaces)
 
     def _complain(self, what: str, sentence: str) -> None:
         self._problems[what] = sentence

@@ -410,6 +410,10 @@ def test_a_new_rule_cuts_the_connections_to_its_name_and_no_others() -> None:
     assert kinds.index(Enforce) < kinds.index(CutConnections), "first the rule, then the cut"
     (cut,) = [command for command in commands if isinstance(command, CutConnections)]
     assert cut.connections == [(ads.key, True)]
+    key = ads.key
+    assert cut.ends == ((CAMERA, key.src, key.sport, key.dst, key.dport),), "where the device hears of it"
+    again = engine.handle(PutRules((block(id=2, device=CAMERA, domain=ADS),)), T0 + 1)
+    assert not [end for command in again if isinstance(command, CutConnections) for end in command.ends]
     assert ads.send(0x18, b"more") == CUT
     assert img.send(0x18, b"more") == DONE
 
