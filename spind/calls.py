@@ -32,6 +32,13 @@ class DeniedError(ApiError):
         super().__init__(REFUSED, message)
 
 
+class NotInForceError(ApiError):
+    """A decision is kept, and the kernel does not enforce it yet: it is tried again."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(REFUSED, f"kept, but not in force yet: {problem}")
+
+
 class UnavailableError(ApiError):
     """Nothing is wrong with the call, but it can not be done now."""
 

@@ -25,7 +25,7 @@ from spind import __version__, logs
 from spind.api import REFUSED, Api, ApiError
 from spind.audit import to_json
 from spind.audit_file import AuditFile
-from spind.calls import Caller
+from spind.calls import Caller, NotInForceError
 from spind.capture import Capture
 from spind.capture_backend import CaptureRules
 from spind.capture_rules import CaptureSpec, bits
@@ -33,6 +33,7 @@ from spind.changes import RuleChange
 from spind.commands import (
     Command,
     Enforce,
+    EnforceElements,
     Json,
     NodeChanged,
     Notice,
@@ -56,6 +57,7 @@ from spind.rpc_socket import RpcSocket, RpcSocketError
 from spind.ruleset import Placement
 from spind.shapes import node_shape
 from spind.store import StateFile, Store, StoreError
+from spind.ubus_api import UbusApi
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +156,7 @@ class Daemon:
         self._conntrack_problem = ""
         self._mqtt = self._make_mqtt(announce_restart=True)
         self._socket = RpcSocket(self._api, config.rpc_socket)
+        self._ubus = UbusApi(self._loop, self._api, config.ubus_socket)
         self._saving: asyncio.Task[None] | None = None
         self._unsaved: SaveState | None = None
         self._reloading: asyncio.Task[None] | None = None
@@ -195,6 +198,7 @@ class Daemon:
         self._guard.remember()
         self._start_neighbours()
         self._mqtt.start()
+        self._ubus.start()
         self._start_guard()
         self._start_capture()
         try:
@@ -218,6 +222,7 @@ class Daemon:
         self._guard.stop(remove=not self._config.block_on_stop)
         self._conntrack.stop()
         self._neighbours.stop()
+        await self._ubus.stop()
         await self._mqtt.stop()
         self._watch.stop()
         if self._saving is not None:
@@ -411,6 +416,7 @@ class Daemon:
                 log.error("%s", error, extra=logs.ONCE)
                 return
             self._mqtt.publish(command)
+            self._ubus.publish(command)
 
     def _decide(self, commands: list[Command]) -> None:
         """Keep a decision in UCI before anybody hears of it; where that fails, it was never made."""
@@ -424,8 +430,12 @@ class Daemon:
             log.error("a decision was not kept: %s", error)
             raise ApiError(REFUSED, f"not done, since it cannot be kept: {error}") from error
         self._carry_out(command for command in commands if not isinstance(command, Save))
-        if saves and self._guard.problems():
-            log.error("a decision is kept, and not in force: %s", self._guard.problems()[0])
+        for save in saves:
+            self._ubus.publish(save)
+        enforced = any(isinstance(command, Enforce | EnforceElements) for command in commands)
+        problem = str(self._guard.status()["problem"])
+        if saves and enforced and problem:
+            raise NotInForceError(problem)
 
     def _take_back(self, saves: list[Save]) -> None:
         """Have the engine as it was before changes that could not be kept."""
@@ -442,6 +452,7 @@ class Daemon:
             self._store.apply([save.after])
         except (StoreError, ValueError) as error:
             log.error("a rule that is over stays in the configuration: %s", error)
+        self._ubus.publish(save)
         entry = self._engine.audit.record(Caller("clock", "spind"), "until", [save], self._clock())
         self._append_audit(to_json(entry))
 
@@ -575,6 +586,10 @@ class Daemon:
             await self._mqtt.stop(forget=bool(elsewhere))
             self._mqtt = self._make_mqtt(announce_restart=False)
             self._mqtt.start()
+        if changed(("ubus_socket",)):
+            await self._ubus.stop()
+            self._ubus = UbusApi(self._loop, self._api, config.ubus_socket)
+            self._ubus.start()
         if changed(("rpc_socket",)):
             await self._move_socket(old.rpc_socket)
 
@@ -672,6 +687,7 @@ class Daemon:
             "conntrack": _group(self._conntrack.counters(), "conntrack."),
             "mqtt": {**mqtt, "connected": bool(mqtt["connected"])},
             "rpc": dict(self._socket.counters),
+            "ubus": {**self._ubus.counters, "connected": self._ubus.connected},
             "memory_bytes": _resident_bytes(),
             "cpu_seconds": round(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), 3),
         }

@@ -12,7 +12,15 @@ from typing import Any
 
 from spind import audit, profiles, rules
 from spind.audit import Entry
-from spind.calls import REFUSED, ApiError, Caller, DeniedError, NotFoundError, UnavailableError
+from spind.calls import (
+    REFUSED,
+    ApiError,
+    Caller,
+    DeniedError,
+    NotFoundError,
+    NotInForceError,
+    UnavailableError,
+)
 from spind.changes import Change, DeviceChange, IgnoredChange, ProfileChange, RuleChange, SiteChange
 from spind.commands import Command, Notice, RecordAudit, Save
 from spind.decisions import is_address_alone, listed_key
@@ -467,11 +475,17 @@ class Deeds:
     def _do(self, event: Event, undoes: int = 0) -> None:
         now = self._clock()
         commands = self._engine.handle(event, now)
-        self._carry_out(commands)
+        pending: NotInForceError | None = None
+        try:
+            self._carry_out(commands)
+        except NotInForceError as error:
+            pending = error
         saves = [command for command in commands if isinstance(command, Save)]
         if saves:
             entry = self._engine.audit.record(self._caller, self._method, saves, now, undoes)
             self._carry_out([RecordAudit(audit.to_json(entry))])
+        if pending is not None:
+            raise pending
 
     def _decidable(self, node: int) -> str:
         """What UCI calls a node; refuse to decide about one that it could not name."""

@@ -191,7 +191,7 @@ def accuracy_notes(statistics: Mapping[str, int]) -> list[str]:
         "engine.flows-evicted": "flows were folded into their device's total because their table was full",
         "engine.window-cells-folded": "pairs of the time series were counted together",
         "engine.resyncs": "times conntrack events were lost and the table was read again",
-        "engine.blocked-addresses-evicted": "addresses of names in rules were forgotten: their table was full",
+        "engine.blocked-addresses-evicted": "addresses of names in rules were forgotten: the table was full",
         "capture.overflows": "packets passed unseen because the queue was full",
     }
     return [f"{statistics[name]} {text}" for name, text in reasons.items() if statistics.get(name)]

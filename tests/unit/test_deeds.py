@@ -9,7 +9,7 @@ from test_engine import CAMERA, CAMERA_V4, CDN, PHONE, T0, home, resolve, transf
 
 from spind.api import REFUSED, Api, ApiError
 from spind.audit import ENTRIES, Audit
-from spind.calls import Caller
+from spind.calls import Caller, NotInForceError
 from spind.changes import DeviceChange, RuleChange
 from spind.commands import Command, RecordAudit, Save
 from spind.engine import Engine
@@ -639,3 +639,18 @@ def test_an_audit_of_its_own() -> None:
     undo = audit.record(OWNER, "undo", [Save(change._replace(name="x"), change)], T0, undoes=entry.id)
     assert audit.get(entry.id).undone == undo.id
     assert audit.get(99) is None
+
+
+def test_a_decision_that_the_kernel_does_not_take_yet_is_kept_and_said_to_be_pending() -> None:
+    bench = Desk()
+
+    def refuse(commands: list[Command]) -> None:
+        bench.commands.extend(commands)
+        if any(isinstance(command, Save) for command in commands):
+            raise NotInForceError("nft takes too long")
+
+    bench.api = Api(bench.engine, lambda: T0 + 5, refuse)
+    with pytest.raises(ApiError, match="kept, but not in force yet: nft takes too long"):
+        bench("add_rule", ip="192.0.2.1", action="block")
+    assert [rule["ip"] for rule in bench("list_rules")] == ["192.0.2.1"]
+    assert bench("list_audit")["total"] == 1
