@@ -60,7 +60,7 @@ VARIANTS = (
     Variant(
         "spind-iptables",
         (*_NEEDED, *_IPTABLES),
-        ("spind",),
+        (),
         ("spind",),
         f"{_DESCRIPTION}. For routers whose firewall is iptables.",
     ),
