@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from spind.lab import certs, counters, dhcp6, netns, plan, render, runtime
 from spind.lab.errors import LabError
-from spind.lab.node import Device, wait_until
+from spind.lab.node import Device, Node, wait_until
 from spind.lab.plan import DEVICE_INTERFACE, SITES
 
 if TYPE_CHECKING:
@@ -56,6 +56,19 @@ def build(lab: "Lab") -> None:
     wait_until(partial(_servers_ready, lab), READY_SECONDS, "the internet's servers")
 
 
+def add_device(lab: "Lab", device: Device) -> None:
+    """Plug one more device into a lab that is up, and wait until it has its addresses."""
+    gateway = lab.gateway.namespace
+    netns.ip_batch(render.device_link(gateway, device.namespace, device.spec))
+    _write_resolv_conf(lab, device)
+    netns.write_sysctls(device.namespace, render.device_sysctls(device.spec))
+    netns.ip_batch([f"link set {render.port_name(device.spec)} master {plan.LAN_BRIDGE} up"], gateway)
+    netns.ip_batch(render.DEVICE_LINKS, device.namespace)
+    _start_dhcp(device)
+    _finish_dhcp(device)
+    _wait_ipv6(device, ula=lab.ula)
+
+
 def _configure_links(lab: "Lab") -> None:
     lines = render.gateway_links(lab.specs, ula=lab.ula)
     rules = render.firewall(offload=lab.offload)
@@ -87,11 +100,15 @@ def _write_files(lab: "Lab") -> None:
     text = render.gateway_dnsmasq(lab.lease_file, ula=lab.ula, lease_seconds=lab.lease_seconds)
     (conf / "gateway-dnsmasq.conf").write_text(text)
     for node in lab.nodes:
-        server = plan.DNS4 if node in (lab.gateway, lab.internet) else plan.GATEWAY4
-        etc = lab.root / "etc" / node.name
-        etc.mkdir()
-        (etc / "resolv.conf").write_text(f"nameserver {server}\n")
-        runtime.link_etc(node.namespace, etc)
+        _write_resolv_conf(lab, node)
+
+
+def _write_resolv_conf(lab: "Lab", node: Node) -> None:
+    server = plan.DNS4 if node in (lab.gateway, lab.internet) else plan.GATEWAY4
+    etc = lab.root / "etc" / node.name
+    etc.mkdir()
+    (etc / "resolv.conf").write_text(f"nameserver {server}\n")
+    runtime.link_etc(node.namespace, etc)
 
 
 def _start_dhcp(device: Device) -> None:

@@ -68,9 +68,7 @@ class Lab:
         self.root = runtime.directory(self.name)
         self.gateway = Node("gw", f"{self.name}-gw", self.root)
         self.internet = Node("net", f"{self.name}-net", self.root)
-        self.devices = {
-            spec.name: Device(spec, f"{self.name}-{spec.name}", self.root) for spec in self.specs
-        }
+        self.devices = {spec.name: Device(spec, f"{self.name}-{spec.name}", self.root) for spec in self.specs}
         self.lease_file = self.root / "data" / "dhcp.leases"
         self.hosts_dir = self.root / "data" / "names"
         self.ca_file = self.root / "certs" / "ca.pem"
@@ -142,6 +140,19 @@ class Lab:
             runtime.destroy(self.name)
         for node in self.nodes:
             node.collect()
+
+    def add_device(self, spec: DeviceSpec) -> Device:
+        """Plug in one more device while the lab is up; it comes back with its addresses.
+
+        The kernel's counters (``kernel_counters``) do not know it.
+        """
+        plan.check_devices((*self.specs, spec))
+        device = Device(spec, f"{self.name}-{spec.name}", self.root)
+        self.specs = (*self.specs, spec)
+        self.devices[spec.name] = device
+        runtime.write_state(self.root, self._state(owner=True))
+        build.add_device(self, device)
+        return device
 
     def hand_over(self) -> None:
         """Let the lab live on without this process, until somebody takes it down."""
@@ -234,5 +245,3 @@ def require_root() -> None:
     """``LabError`` where we may not make namespaces."""
     if os.geteuid() != 0:
         raise LabError("the lab makes network namespaces and needs root: use sudo")
-
-

@@ -19,12 +19,20 @@ def links(gateway: str, internet: str, devices: dict[str, DeviceSpec]) -> list[s
         f"link add {plan.WAN_INTERFACE} address {plan.GATEWAY_WAN_MAC} netns {gateway} type veth"
         f" peer name {plan.INTERNET_INTERFACE} address {plan.INTERNET_MAC} netns {internet}"
     )
-    lines += [
+    lines += [_device_cable(gateway, namespace, spec) for namespace, spec in devices.items()]
+    return lines
+
+
+def device_link(gateway: str, namespace: str, spec: DeviceSpec) -> list[str]:
+    """Batch that makes the namespace and the veth pair of one device more."""
+    return [f"netns add {namespace}", _device_cable(gateway, namespace, spec)]
+
+
+def _device_cable(gateway: str, namespace: str, spec: DeviceSpec) -> str:
+    return (
         f"link add {port_name(spec)} netns {gateway} type veth"
         f" peer name {plan.DEVICE_INTERFACE} address {spec.mac} netns {namespace}"
-        for namespace, spec in devices.items()
-    ]
-    return lines
+    )
 
 
 def port_name(spec: DeviceSpec) -> str:

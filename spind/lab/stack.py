@@ -81,6 +81,7 @@ class Spind:
             "pubsub_port": BROKER_PORT,
             "rpc_socket": str(self.rpc_socket),
             "state_dir": str(self.state_dir),
+            "history_dir": str(self.state_dir / "history"),
             "pid_file": str(self.state_dir / "spind.pid"),
             "lease_file": [str(lab.lease_file)],
             "log_usesyslog": 0,

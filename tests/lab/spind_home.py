@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import paho.mqtt.client as mqtt
+import pytest
 
 from spind.lab import Lab
 from spind.lab.node import wait_until
@@ -16,6 +18,42 @@ from spind.lab.patience import patient
 from spind.lab.stack import BROKER_PORT, Broker, Spind
 
 Counts = list[int]
+
+
+SAMPLES = Path(__file__).parents[3] / "shared/contract/spin-samples"
+"""Messages recorded from SPIN 1.0, where they are."""
+
+
+def samples(name: str) -> list[dict[str, Any]]:
+    """What was recorded under a name; the test is skipped where there are no records."""
+    if not SAMPLES.is_dir():
+        pytest.skip("no recorded messages here")
+    found: list[dict[str, Any]] = json.loads((SAMPLES / f"{name}.json").read_text())
+    return found
+
+
+def shape(value: Any) -> Any:
+    """Keys and types of a JSON value; lists by their first element."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(item) for item in value[:1]]
+    return type(value).__name__
+
+
+def covers(ours: Any, recorded: Any, where: str = "") -> None:
+    """Every recorded key is there with the recorded type; more may be."""
+    if isinstance(recorded, dict):
+        assert isinstance(ours, dict), where
+        for key, value in recorded.items():
+            assert key in ours, f"{where}.{key}"
+            covers(ours[key], value, f"{where}.{key}")
+    elif isinstance(recorded, list):
+        assert isinstance(ours, list), where
+        if recorded and ours:
+            covers(ours[0], recorded[0], f"{where}[0]")
+    else:
+        assert ours == recorded, where
 
 
 class Home:

@@ -3,11 +3,9 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from spind_home import Home, Listener
+from spind_home import SAMPLES, Home, Listener, covers, shape
 
 from spind.lab import Lab, load, traffic
 from spind.lab.node import wait_until
@@ -18,8 +16,6 @@ pytestmark = pytest.mark.lab
 SLOW = min(patient(1), 3)
 """An emulated machine gets more time for the same things to happen, within reason."""
 
-SAMPLES = Path(__file__).parents[3] / "shared/contract/spin-samples"
-
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Home]:
@@ -28,30 +24,6 @@ def home() -> Iterator[Home]:
         fresh.start()
         yield fresh
         fresh.stop()
-
-
-def shape(value: Any) -> Any:
-    """Keys and types of a JSON value; lists by their first element."""
-    if isinstance(value, dict):
-        return {key: shape(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [shape(item) for item in value[:1]]
-    return type(value).__name__
-
-
-def covers(ours: Any, recorded: Any, where: str = "") -> None:
-    """Every recorded key is there with the recorded type; more may be."""
-    if isinstance(recorded, dict):
-        assert isinstance(ours, dict), where
-        for key, value in recorded.items():
-            assert key in ours, f"{where}.{key}"
-            covers(ours[key], value, f"{where}.{key}")
-    elif isinstance(recorded, list):
-        assert isinstance(ours, list), where
-        if recorded and ours:
-            covers(ours[0], recorded[0], f"{where}[0]")
-    else:
-        assert ours == recorded, where
 
 
 @pytest.mark.vm
