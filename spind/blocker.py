@@ -89,6 +89,9 @@ _BACKENDS: dict[str, Callable[[], Backend]] = {"nftables": _nftables, "iptables"
 class Blocker:
     """The blocking rules, by ``backend``: ``auto``, ``nftables``, ``iptables``.
 
+    Rules of the other back-end go ``overlap`` seconds after ours are there. Where there are queues, what
+    waits in them has passed where ours are by now, before they were, and has yet to meet the others.
+
     After ``start``, ``backend`` says which one is in use and ``reason`` why; ``problem`` is a sentence
     while the kernel does not have the rules as they should be, and empty otherwise.
 
@@ -96,9 +99,10 @@ class Blocker:
     or ``install`` after it was made, and whatever puts rules back later reads the object anew.
     """
 
-    def __init__(self, loop: AbstractEventLoop, backend: str) -> None:
+    def __init__(self, loop: AbstractEventLoop, backend: str, overlap: float = 0.0) -> None:
         self._loop = loop
         self._wanted = backend
+        self._overlap = overlap
         self._rules: Backend | None = None
         self._ruleset: Ruleset | None = None
         self._others: list[str] = []  # back-ends whose rules of an earlier run have to go
@@ -148,6 +152,8 @@ class Blocker:
 
     def stop(self, *, remove: bool) -> None:
         """Watch the rules no more; with ``remove`` also take them out, else they go on blocking."""
+        if "overlap" in self._timers:
+            self._remove_others()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -193,7 +199,10 @@ class Blocker:
             self._logged.clear()
         self._retry_seconds = _RETRY_SECONDS
         self._cancel("repair")  # whatever had been changed, it is as it should be
-        self._remove_others()
+        if not self._overlap:
+            self._remove_others()
+        elif self._others and "overlap" not in self._timers:
+            self._timers["overlap"] = self._loop.call_later(self._overlap, self._remove_others)
         self._watch()
 
     def _choose(self) -> Backend:
@@ -221,6 +230,7 @@ class Blocker:
 
     def _remove_others(self) -> None:
         """Remove what an earlier run with another choice has left, now that ours is there."""
+        self._cancel("overlap")
         for name in self._others:
             with contextlib.suppress(OSError, ImportError):
                 other = _BACKENDS[name]()

@@ -23,6 +23,9 @@ from spind.shapes import Json
 
 log = logging.getLogger(__name__)
 
+_OVERLAP_SECONDS = 0.5
+"""How long packets may wait in our queues when the back-end is changed by a reload."""
+
 
 class Guard:
     """Carries out the commands that are about blocking. ``give`` takes events."""
@@ -39,6 +42,7 @@ class Guard:
         self._is_lan = is_lan
         self._journal = NamesJournal(history_dir)
         self._blocker: Blocker | None = None
+        self._overlap = 0.0  # at the first start, there are no queues yet
         self._deleter: ConntrackDeleter | None = None
         self._log: BlockLog | None = None
         self._nudger = Nudger()
@@ -55,7 +59,8 @@ class Guard:
         """Put the rules into the kernel, in place of those of an earlier run. What fails is a problem that
         ``status`` tells; the rest goes on."""
         self._problems.clear()
-        self._blocker = Blocker(self._loop, backend)
+        self._blocker = Blocker(self._loop, backend, self._overlap)
+        self._overlap = _OVERLAP_SECONDS
         try:
             self._blocker.start(ruleset)
         except OSError as error:

@@ -181,6 +181,24 @@ def test_the_first_that_serves_is_taken_and_the_other_goes_after_it_is_there(
     assert kernel.take() == ["nftables install"]
 
 
+def test_the_other_stays_for_a_while_where_packets_may_wait_for_it(kernel: Kernel, clock: Clock) -> None:
+    kernel.installed.add("iptables")
+    for seconds in (0.5, 0.1):
+        blocking = Blocker(cast("asyncio.AbstractEventLoop", clock), "nftables", overlap=0.5)
+        blocking.start(ruleset())
+        blocking.install(ruleset())
+        assert kernel.take() == ["nftables probe", "nftables install", "nftables install"]
+        clock.pass_time(0.4)
+        assert kernel.take() == []
+        if seconds < 0.4:
+            blocking.stop(remove=False)  # nobody else would see to it
+        else:
+            clock.pass_time(seconds)
+        assert kernel.take() == ["iptables remove"]
+        blocking.stop(remove=False)
+        assert kernel.take() == []
+
+
 def test_the_second_is_taken_where_the_first_does_not_serve(
     kernel: Kernel, make: Callable[..., Blocker]
 ) -> None:
