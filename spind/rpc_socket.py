@@ -41,6 +41,7 @@ class Limits(NamedTuple):
     stop: float = 1.0  # for replies under way when the daemon stops
 
 
+_ACCEPT_TURNS = 3  # of the loop, from the acceptance of a connection to its client
 _WRITE_HIGH = 64 * 1024  # bytes of unread replies at which a client's next request waits
 
 
@@ -82,8 +83,14 @@ class RpcSocket:
         """Close all connections, sending replies under way, and remove the socket file."""
         if self._server is None:
             return
-        self._server.close()
-        self._server = None
+        server, self._server = self._server, None
+        # Who has been accepted becomes a client a few turns later; asyncio forgets them, open, if the
+        # server is closed meanwhile. So first nobody is accepted any more.
+        for sock in server.sockets:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        for _turn in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        server.close()
         self._unlink()
         for client in list(self._clients):
             client.close()

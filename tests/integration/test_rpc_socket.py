@@ -431,3 +431,24 @@ def test_stop_does_not_wait_for_ever(path):
         sock.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_who_comes_while_it_stops_is_not_forgotten(tmp_path, turns):
+    """Accepted in one turn of the loop, a connection is served in a later one: the end may lie between."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as late:
+
+        async def scenario(server):
+            late.connect(str(path))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await server.stop()
+            late.setblocking(False)
+            receiving = asyncio.get_running_loop().sock_recv(late, 1)
+            try:
+                assert await asyncio.wait_for(receiving, 60) == b""
+            except ConnectionError:
+                pass
+
+        serve(scenario, path)
