@@ -97,6 +97,7 @@ class Policy:
         self._class_addresses: dict[Address, str] = {}
         # Classes whose sets for names are kept up to date: those in use to which names matter.
         self._following: set[str] = set()
+        self._written: set[str] = set()  # those that were when steps were written
         self._stale = True
 
     # -- rules ---------------------------------------------------------------------------
@@ -401,7 +402,7 @@ class Policy:
         for class_ in self._following - following:
             self._unfollow(class_)
         fresh = following - self._following
-        if fresh or following != self._following:
+        if fresh or following != self._written:
             self._sets.restructured = True
         self._following = following
         self._stale = False
@@ -426,6 +427,7 @@ class Policy:
         return ClassesChange(changed_macs, changed)
 
     def _write_steps(self) -> None:
+        self._written = set(self._following)
         classes: dict[str, tuple[Step, ...]] = {}
         for class_ in sorted({EVERYBODY, *self.ruleset.macs.values()}):
             steps: list[Step] = []

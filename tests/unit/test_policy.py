@@ -181,6 +181,22 @@ def test_kernel_does_what_decide_says(
         check(made, known)
 
 
+def test_a_class_to_which_names_matter_no_more_has_no_steps_about_names() -> None:
+    known = Known([(parse_address("198.18.0.1"), "ads.tracker.test", 100.0)])
+    made = policy(
+        Rule(0, "allow", domain="tracker.test"),
+        Rule(0, "block", domain="tracker.test", port=443),
+        Rule(0, "block", CAMERA),
+        known=known,
+    )
+    made.learn(*known.answers[0])
+    made.take()
+    check(made, known)
+    made.discard(1)  # what is left for the camera is blocked, by whatever name
+    assert made.take().restructured
+    check(made, known)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(rules, max_size=5), answers, st.lists(rules, max_size=3))
 def test_changes_lead_from_one_state_to_the_next(first: list[Rule], seen: list, later: list) -> None:
@@ -234,3 +250,16 @@ def test_who_exchanges_frames_with_whom(mode: str) -> None:
     policy.set_placement(PLACEMENT._replace(mode="bridge"))
     policy.take()
     assert not ruleset.isolated
+
+
+def test_steps_about_names_go_with_the_last_rule_about_one() -> None:
+    address = Rule(1, "block", CAMERA, prefix=prefix("198.18.0.61/32"))
+    name = Rule(2, "block", CAMERA, domain="tracker.test")
+    made = policy(address)
+    before = {class_: list(steps) for class_, steps in made.ruleset.classes.items()}
+    made.add(name)
+    assert made.take().restructured
+    assert made.ruleset.classes != before
+    made.discard(2)
+    assert made.take().restructured
+    assert {class_: list(steps) for class_, steps in made.ruleset.classes.items()} == before
