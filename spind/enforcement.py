@@ -14,12 +14,16 @@ from spind.decisions import Decisions
 from spind.events import BlockedSeen, NameRemembered
 from spind.flows import FlowKey, Flows
 from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, Address, ConnKey, Mac
+from spind.named_addresses import UNTOLD
 from spind.nodes import Kind, Node, Nodes
 from spind.policy import Policy
 from spind.rules import Rule
 
 SNI_SECONDS = 3600.0
 """How long an address counts as one of the name that a client said there: no TTL tells."""
+
+ROOT = "."
+"""What stands for the empty name in what is kept."""
 
 CUT_KEYS = 4096
 """Connections that were cut and may still be heard of; the one cut longest ago is forgotten."""
@@ -67,6 +71,10 @@ class Enforcement:
             cut = self._no_longer_allowed(touched, ends)
         if self._policy.pending:
             changes = self._policy.take()
+            commands += [
+                KeepName(address, name or ROOT, expires)
+                for address, name, expires in self._policy.take_names()
+            ]
             if changes.restructured:
                 commands.append(Enforce(self._policy.ruleset))
             else:
@@ -88,23 +96,18 @@ class Enforcement:
 
     # -- names ---------------------------------------------------------------------------
 
-    def answered(self, name: str, addresses: list[tuple[Address, float]]) -> list[Command]:
+    def answered(self, name: str, addresses: list[tuple[Address, float]]) -> None:
         """``name`` has these addresses, each until its time: before any device hears of it."""
-        return [
-            KeepName(address, name, expires)
-            for address, expires in addresses
-            if self._policy.learn(address, name, expires)
-        ]
+        for address, expires in addresses:
+            self._policy.learn(address, name, expires)
 
     def remembered(self, event: NameRemembered) -> None:
         """An address that a name had before a restart."""
-        self._policy.learn(event.address, event.name, event.expires)
+        self._policy.remember(event.address, UNTOLD if event.name == ROOT else event.name, event.expires)
 
-    def named(self, conn: Conn, now: float) -> list[Command]:
+    def named(self, conn: Conn, now: float) -> None:
         """The client said the name of its connection."""
-        expires = now + SNI_SECONDS
-        kept = self._policy.claim(conn.remote, conn.name, expires)
-        return [KeepName(conn.remote, conn.name, expires)] if kept else []
+        self._policy.claim(conn.remote, conn.name, now + SNI_SECONDS)
 
     def refuses_name(self, device: Node, name: str) -> bool:
         """May the device not reach ``name``, wherever it is? For answers that are too long to be read."""

@@ -260,10 +260,10 @@ class Engine:
         self.connections.end_stream(conn)
         if not finding.name:
             return [ACCEPT_DONE]
-        out = self._found(conn, finding, now)
+        self._found(conn, finding, now)
         if self.enforcement.blocks(conn):
-            return [*out, *self._cut(conn, packet, now)]
-        return [*out, ACCEPT_DONE]
+            return self._cut(conn, packet, now)
+        return [ACCEPT_DONE]
 
     def _opened(self, conn: Conn, packet: Packet, sender: Node | None, now: float) -> Conn | None:
         """A SYN of the connection: what used its addresses and ports before is over. Only the device itself
@@ -280,13 +280,13 @@ class Engine:
         conn.isn = packet.seq
         return conn
 
-    def _found(self, conn: Conn, finding: inspect.Finding, now: float) -> list[Command]:
+    def _found(self, conn: Conn, finding: inspect.Finding, now: float) -> None:
         """The client has said a name: the connection is to it."""
         asked = conn.name
         self.attributor.rename(conn, finding.name, finding.evidence, now)
         if finding.ech and asked and asked != finding.name:
             self.flows.get(conn.flow_key, now).note = "ech"
-        return self.enforcement.named(conn, now)
+        self.enforcement.named(conn, now)
 
     def _inspect(self, packet: Packet, sender: Node | None, now: float) -> list[Command]:
         """A packet to an address that has names which the device may not reach, and others: it must not
@@ -330,9 +330,8 @@ class Engine:
                 return [HOLD]
         self.connections.end_stream(conn)
         asked = conn.name
-        out: list[Command] = []
         if finding is not None and finding.name:
-            out = self._found(conn, finding, now)
+            self._found(conn, finding, now)
             blocked = self.enforcement.blocks(conn)
             if not blocked and finding.ech and asked and asked != finding.name:
                 # The name may be a mask, and the one that the device asked for is what is behind it.
@@ -344,7 +343,7 @@ class Engine:
             blocked = True
         else:
             blocked = self.enforcement.blocks(conn)
-        return [*out, *(self._cut(conn, packet, now) if blocked else [ACCEPT_DONE])]
+        return self._cut(conn, packet, now) if blocked else [ACCEPT_DONE]
 
     def _begin_stream(self, conn: Conn, packet: Packet) -> None:
         """Put together what the client says, from this packet on if nothing has been seen of it."""
@@ -470,7 +469,7 @@ class Engine:
         self.counters["dns-answers"] += 1
         if not addresses:
             return
-        out += self.enforcement.answered(name, addresses)
+        self.enforcement.answered(name, addresses)
         site = self.nodes.site(name, registrable_domain(name), device_id, now)
         for address, _ in addresses:
             self.nodes.touch_site_address(site, address, now)

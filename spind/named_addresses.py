@@ -19,6 +19,13 @@ NAMES_PER_ADDRESS = 32
 ADDRESSES_PER_NAME = 512
 """Addresses kept of one name, so that a name with ever new addresses makes room at its own cost."""
 
+UNTOLD = ""
+"""Stands for the names of an address that no answer has told."""
+
+NEWS_SECONDS = 60.0
+"""That a name lasts longer than was known is news only now and then, as short as it is beside
+``KEEP_SECONDS``."""
+
 EXPIRE_MOST = 500
 """Addresses looked at for their age in one call, those that were learned longest ago."""
 
@@ -32,6 +39,7 @@ class NamedAddresses:
         self._concerns = concerns
         self._names: OrderedDict[Address, dict[str, float]] = OrderedDict()  # the latest answer last
         self._addresses: dict[str, OrderedDict[Address, None]] = {}
+        self._news: dict[tuple[Address, str], float] = {}
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -75,17 +83,31 @@ class NamedAddresses:
         for name, expires in answers:
             if name not in names:
                 changed[address] = None
-            names[name] = max(expires, names.pop(name, 0.0))
+            before = names.pop(name, 0.0)
+            names[name] = max(expires, before)
+            if names[name] // NEWS_SECONDS != before // NEWS_SECONDS:
+                self._news[address, name] = names[name]
             own = self._addresses.setdefault(name, OrderedDict())
             own[address] = None
             own.move_to_end(address)
-            if len(own) > ADDRESSES_PER_NAME:
+            if len(own) > ADDRESSES_PER_NAME and name != UNTOLD:
                 oldest = next(iter(own))
                 self._drop(oldest, name)
                 changed[oldest] = None
             if len(names) > NAMES_PER_ADDRESS:
                 self._drop(address, self._dispensable(names))
         return list(changed)
+
+    @property
+    def any_news(self) -> bool:
+        """Is there anything for ``take_news``?"""
+        return bool(self._news)
+
+    def take_news(self) -> list[tuple[Address, str, float]]:
+        """What has come, or lasts longer, since the last call: (address, name, end)."""
+        news = [(*key, expires) for key, expires in self._news.items()]
+        self._news.clear()
+        return news
 
     def _dispensable(self, names: Iterable[str]) -> str:
         """The oldest of the names that it is not kept for, unless that is the only one: what it takes to

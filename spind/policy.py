@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 from spind.addresses import PrefixSet
 from spind.books import TIERS, Book, Entry, NameIndex, Sets, rule_name, transports
 from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, Address, Mac, format_mac
-from spind.named_addresses import NamedAddresses
+from spind.named_addresses import UNTOLD, NamedAddresses
 from spind.profiles import Profile, profile_rules
 from spind.rules import Rule
 from spind.ruleset import (
@@ -91,6 +91,8 @@ class Policy:
         self._home: tuple[tuple[Address, int], ...] = ()
         self._own_mac: Mac | None = None
         self._named = NamedAddresses(limit, self.concerns)
+        # Names from before a restart about which no rule is: they count where another of the address comes.
+        self._remembered: dict[Address, list[tuple[str, float]]] = {}
         self._expired = 0.0
         self._entered: dict[str, dict[Address, tuple[tuple[str, Element], ...]]] = {}
         self._class_macs: dict[Mac, str] = {}
@@ -220,36 +222,45 @@ class Policy:
         """Is any rule about this name?"""
         return name in self._about
 
-    def learn(self, address: Address, name: str, expires: float) -> bool:
-        """``name`` has ``address`` until ``expires``; True if rules care about it, so that it is kept."""
+    def learn(self, address: Address, name: str, expires: float) -> None:
+        """``name`` has ``address`` until ``expires``. Kept if rules are about a name of the address."""
         answers = [(name, expires)]
         if address not in self._named:
             if not self.concerns(name):
-                return False
-            answers[:0] = self._known.at(address)
+                return
+            answers[:0] = [*self._known.at(address), *self._remembered.pop(address, ())]
         self._renamed(self._named.note(address, answers))
-        return True
 
-    def claim(self, address: Address, name: str, expires: float) -> bool:
-        """A client says that ``name`` has ``address``; True if an answer has told that, and rules care.
+    def claim(self, address: Address, name: str, expires: float) -> None:
+        """A client says that ``name`` has ``address``.
 
-        Where none has, it may well be that other names at the address were not told either: the empty name
-        stands for them, so that a connection's own word goes on to decide.
+        Where no answer has told that, it may well be that other names at the address were not told either:
+        the empty name stands for them, so that a connection's own word goes on to decide.
         """
         names = self._named.names(address)
         told = name in names or any(other == name for other, _ in self._known.at(address))
-        alone = told and "" not in names
-        if not self.learn(address, name, expires):
-            return False
-        if not alone:
-            self._renamed(self._named.note(address, [("", expires)]))
-        return alone
+        alone = told and UNTOLD not in names
+        self.learn(address, name, expires)
+        if not alone and address in self._named:
+            self._renamed(self._named.note(address, [(UNTOLD, expires)]))
+
+    def remember(self, address: Address, name: str, expires: float) -> None:
+        """From before a restart: one of the names of an address, in any order."""
+        if address in self._named or self.concerns(name):
+            self.learn(address, name, expires)
+        else:
+            self._remembered.setdefault(address, []).append((name, expires))
+
+    def take_names(self) -> list[tuple[Address, str, float]]:
+        """What is to be remembered beyond a restart that was not known at the last call."""
+        return self._named.take_news()
 
     def expire(self, now: float) -> None:
         """Forget names whose time is long over."""
         if abs(now - self._expired) >= EXPIRE_SECONDS:
             self._expired = now
             self._renamed(self._named.expire(now))
+            self._remembered.clear()  # by now, rules have come that care
 
     def shift(self, delta: float) -> None:
         """The clock was set by ``delta`` seconds."""
@@ -289,7 +300,7 @@ class Policy:
     @property
     def pending(self) -> bool:
         """Is there anything for ``take``?"""
-        return self._stale or self._sets.pending
+        return self._stale or self._sets.pending or self._named.any_news
 
     def take(self) -> Changes:
         """Bring the ruleset up to date; what changed since the last call."""

@@ -222,8 +222,58 @@ def test_names_from_before_a_restart_are_blocked_without_any_query() -> None:
     engine = guarded(block(device=CAMERA, domain=ADS))
     engine.handle(NameRemembered(CDN, ADS, T0 + 60), T0)
     assert says(engine, CAMERA) is Action.BLOCK
-    engine.handle(NameRemembered(CDN, IMG, T0 + 60), T0)
-    assert says(engine, CAMERA) is Action.INSPECT
+
+
+def kept(commands: Iterable[Command]) -> list[KeepName]:
+    return [command for command in commands if isinstance(command, KeepName)]
+
+
+def restarted(names: Iterable[KeepName], *rules: Rule) -> Engine:
+    engine = guarded(*rules)
+    for name in names:
+        engine.handle(NameRemembered(*name), T0)
+    return engine
+
+
+@pytest.mark.parametrize("first", [ADS, IMG])
+def test_all_names_of_an_address_outlive_a_restart_whatever_came_first(first: str) -> None:
+    rule = block(device=CAMERA, domain=ADS)
+    engine = guarded(rule)
+    names: list[KeepName] = []
+    for ident, name in enumerate((first, ADS if first == IMG else IMG)):
+        ask(engine, CAMERA, CAMERA_V4, name, T0, ident=ident)
+        names += kept(answer(engine, CAMERA_V4, name, "198.18.0.20", T0, ident=ident))
+    assert {(one.address, one.name) for one in names} == {(CDN, ADS), (CDN, IMG)}
+    for order in (names, names[::-1]):
+        assert says(restarted(order, rule), CAMERA) is Action.INSPECT
+
+
+def test_what_a_new_rule_is_about_outlives_a_restart_without_another_query() -> None:
+    rule = block(device=CAMERA, domain=ADS)
+    engine = guarded()
+    resolve(engine, CAMERA, CAMERA_V4, ADS, "198.18.0.20", T0)
+    names = kept(engine.handle(PutRules((rule,)), T0))
+    assert says(restarted(names, rule), CAMERA) is Action.BLOCK
+
+
+def test_a_doubt_outlives_a_restart() -> None:
+    rule = block(device=CAMERA, domain=ADS)
+    engine = guarded(rule)
+    client = Client(engine)
+    client.inspect = False
+    client.open()
+    (seen,) = [packet(6, CAMERA_V4, 6000, CDN, 443, flags=0x18, seq=client.seq, payload=client_hello(ADS))]
+    names = kept(engine.handle(PacketSeen(seen, CAMERA, from_lan=True), T0))
+    assert says(restarted(names, rule), CAMERA) is Action.INSPECT
+
+
+def test_an_answer_that_comes_again_and_again_is_written_down_now_and_then() -> None:
+    engine = guarded(block(device=CAMERA, domain=ADS))
+    written = 0
+    for second in range(600):
+        ask(engine, CAMERA, CAMERA_V4, ADS, T0 + second)
+        written += len(kept(answer(engine, CAMERA_V4, ADS, "198.18.0.20", T0 + second, ttl=1)))
+    assert 10 <= written <= 11
 
 
 def test_the_one_allowed_name_among_many_blocked_ones_is_not_forgotten() -> None:
