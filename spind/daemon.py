@@ -22,10 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from spind import __version__, logs
-from spind.api import REFUSED, Api, ApiError
+from spind.api import Api
 from spind.audit import to_json
 from spind.audit_file import AuditFile
-from spind.calls import Caller, NotInForceError
+from spind.calls import Caller, NotInForceError, UnavailableError
 from spind.capture import Capture
 from spind.capture_backend import CaptureRules
 from spind.capture_rules import CaptureSpec, bits
@@ -428,7 +428,7 @@ class Daemon:
         except (StoreError, ValueError) as error:
             self._take_back(saves)
             log.error("a decision was not kept: %s", error)
-            raise ApiError(REFUSED, f"not done, since it cannot be kept: {error}") from error
+            raise UnavailableError(f"not done, since it cannot be kept: {error}") from error
         self._carry_out(command for command in commands if not isinstance(command, Save))
         for save in saves:
             self._ubus.publish(save)

@@ -72,6 +72,8 @@ PURE = [
     "text.py",
     "top_table.py",
     "tracker.py",
+    "ubus/blob.py",
+    "ubus/messages.py",
     "uci.py",
     "uci_edit.py",
     "uci_sheet.py",
