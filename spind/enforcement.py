@@ -85,6 +85,10 @@ class Enforcement:
             commands.append(CutConnections(cut, tuple(ends)))
         return commands
 
+    def recheck(self) -> None:
+        """Look at all connections again, whether they may be."""
+        self._decisions.touched.append(None)
+
     def home_changed(self, prefixes: tuple[tuple[Address, int], ...]) -> None:
         """The home has these prefixes now."""
         self._policy.set_home(prefixes)

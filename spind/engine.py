@@ -37,6 +37,7 @@ from spind.events import (
     NeighbourSeen,
     PacketSeen,
     Placed,
+    Recheck,
     Tick,
     Traffic,
     TrafficEnd,
@@ -180,9 +181,11 @@ class Engine:
             Tick: self._tick,
             KernelCounters: self._kernel_counters,
             Placed: self._placed,
+            Recheck: self._recheck,
             NameRemembered: self._name_remembered,
             BlockedSeen: self._blocked,
         }
+        self._rechecks = 0  # readings of conntrack after which all connections are looked at
         self._deciders = self.decisions.handlers()
 
     def handle(self, event: Event, now: float) -> list[Command]:
@@ -548,6 +551,9 @@ class Engine:
         self.conntrack_entries = event.entries
         if event.resynced:
             self.counters["resyncs"] += 1
+        if self._rechecks:
+            self._rechecks -= 1
+            self.enforcement.recheck()
         return self._gone(self._make_report(now), now)
 
     def _make_report(self, now: float) -> list[Command]:
@@ -605,6 +611,11 @@ class Engine:
 
     def _placed(self, event: Placed, now: float) -> list[Command]:  # noqa: ARG002 - one signature
         self.policy.set_placement(event.placement)
+        return []
+
+    def _recheck(self, _event: Recheck, now: float) -> list[Command]:  # noqa: ARG002 - one signature
+        # Once conntrack has been read: a reading may be under way that began before.
+        self._rechecks = 2
         return []
 
     def _name_remembered(self, event: NameRemembered, now: float) -> list[Command]:  # noqa: ARG002

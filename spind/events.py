@@ -195,6 +195,13 @@ class Placed(NamedTuple):
     placement: Placement
 
 
+class Recheck(NamedTuple):
+    """Rules may not have been in force for a moment: connections that began then may go on past them.
+
+    What a flow table forwards meets no rule, however long ago the rules were put back.
+    """
+
+
 class NameRemembered(NamedTuple):
     """From before a restart: ``name`` had ``address``, by an answer that ends at ``expires``."""
 
@@ -237,6 +244,7 @@ Event = (
     | Restore
     | AssignAddress
     | Placed
+    | Recheck
     | NameRemembered
     | BlockedSeen
 )

@@ -14,7 +14,7 @@ from spind.block_log import BlockLog
 from spind.blocker import Blocker
 from spind.commands import Command, CutConnections, End, Enforce, EnforceElements, KeepName
 from spind.conntrack_delete import ConntrackDeleter
-from spind.events import Event, NameRemembered
+from spind.events import Event, NameRemembered, Recheck
 from spind.named_addresses import KEEP_SECONDS
 from spind.names_journal import NamesJournal
 from spind.nudge import Nudger
@@ -59,12 +59,13 @@ class Guard:
         """Put the rules into the kernel, in place of those of an earlier run. What fails is a problem that
         ``status`` tells; the rest goes on."""
         self._problems.clear()
-        self._blocker = Blocker(self._loop, backend, self._overlap)
+        self._blocker = Blocker(self._loop, backend, self._overlap, lambda: self._give(Recheck()))
         self._overlap = _OVERLAP_SECONDS
         try:
             self._blocker.start(ruleset)
         except OSError as error:
             log.error("nothing is blocked: %s", error)
+        self._give(Recheck())  # what runs by now may be what rules did not let begin
         self._deleter = ConntrackDeleter()
         try:
             self._deleter.open()

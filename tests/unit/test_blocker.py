@@ -397,14 +397,14 @@ def test_changes_are_asked_for_where_one_cannot_wait_for_them(
     blocking = make()
     blocking.start(ruleset())
     kernel.take()
-    clock.pass_time(6)
+    clock.pass_time(3)
     assert kernel.take() == ["nftables look"] * 3
     kernel.changed = True
-    clock.pass_time(2)
+    clock.pass_time(1)
     assert kernel.take() == ["nftables look", "nftables install"]
     blocking.install(ruleset())
     kernel.take()
-    clock.pass_time(4)
+    clock.pass_time(2)
     assert kernel.take() == ["nftables look"] * 2, "asked once, however often rules are installed"
 
 
