@@ -98,16 +98,6 @@ def say_json(value: object) -> None:
     sys.stdout.write(json_text(value) + "\n")
 
 
-def in_force(client: Client, name: str) -> int:
-    """The exit status of subcommand ``name``, which decided something: 1, and a sentence, where the
-    kernel did not take it."""
-    problem = client.call("status").get("blocking", {}).get("problem")
-    if not problem:
-        return 0
-    sys.stderr.write(f"spind {name}: decided and kept, but not in force yet: {inert(str(problem))}\n")
-    return 1
-
-
 def _configured_socket(given: str | None) -> str:
     """The socket in a configuration file: the one given, or the usual one if it is there."""
     path = given or DEFAULT_CONFIG

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from spind.cli_calls import CommandError, Json, in_force, nodes, pages, say, say_json
+from spind.cli_calls import CommandError, Json, nodes, pages, say, say_json
 from spind.cli_text import columns
 from spind.cli_words import Party, WordError, find, parse_duration, parse_moment
 from spind.client import Client
@@ -97,7 +97,7 @@ def decide(action: str) -> Callable[[argparse.Namespace, Client], int]:
                 fields[name] = getattr(options, name)
         rule = client.call("add_rule", {**fields, "action": action})["id"]
         say([f"rule {rule}: {_told(client, rule)}"])
-        return in_force(client, action)
+        return 0
 
     return act
 
@@ -125,7 +125,7 @@ def unblock(options: argparse.Namespace, client: Client) -> int:
     for rule in found:
         client.call("remove_rule", {"id": rule["id"]})
     say(f"no longer: {rule['text']}" for rule in found)
-    return in_force(client, "unblock")
+    return 0
 
 
 def _nothing_blocks(client: Client, device: Party | None, party: Party | None, rules: Iterable[Json]) -> str:
@@ -155,7 +155,7 @@ def list_rules(options: argparse.Namespace, client: Client) -> int:
         for ident in options.remove:
             client.call("remove_rule", {"id": ident})
             say([f"no longer: {texts.get(ident, f'rule {ident}')}"])
-        return in_force(client, "rules")
+        return 0
     if options.json:
         say_json(rules)
     elif not rules:

@@ -11,6 +11,7 @@ from test_engine import CAMERA, CAMERA_V4, PHONE, PHONE_V4, T0, resolve
 
 from spind import cli
 from spind.api import Api
+from spind.calls import NotInForceError
 from spind.events import LeaseSeen, SetName
 
 PHONE_MAC = "02:00:00:00:08:12"
@@ -328,10 +329,13 @@ def test_audit_and_undo(spind):
 
 
 def test_what_the_kernel_did_not_take_is_said(spind):
-    spind.bench.api._status = lambda: {"blocking": {"problem": "the kernel says no\x1b[2J"}}
+    def refuse(_commands):
+        raise NotInForceError("the kernel says no\x1b[2J")
+
+    spind.bench.api._deeds._carry_out = refuse
     status, out, err = spind("block", "camera")
-    assert (status, out) == (1, "rule 1: camera may not reach anything\n")
-    assert "decided and kept, but not in force yet: the kernel says no" in err
+    assert (status, out) == (1, "")
+    assert err == "spind block: kept, but not in force yet: the kernel says no�[2J\n"
 
 
 def test_no_daemon(capsys, tmp_path):
