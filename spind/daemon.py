@@ -569,7 +569,8 @@ class Daemon:
         self._give(self._decided())
         if changed(("conntrack_interval",)):
             self._conntrack.set_interval(config.conntrack_interval)
-        if changed(_HOME_OPTIONS):
+        home = bool(changed(_HOME_OPTIONS)) or self._neighbours.outdated()
+        if home:
             self._neighbours.stop()
             self._neighbours = self._make_neighbours()
             self._start_neighbours()
@@ -578,9 +579,11 @@ class Daemon:
             self._start_guard()
         else:
             self._give(Placed(self._placement()))
-        if changed((*_CAPTURE_OPTIONS, *_HOME_OPTIONS)):
+        if home or changed(_CAPTURE_OPTIONS):
             self._stop_capture()
             self._start_capture()
+        elif self._rules is not None:
+            self._rules.check_order()  # procd reloads us also when the firewall has changed
         if changed(_MQTT_OPTIONS):
             elsewhere = changed(("pubsub_host", "pubsub_port", "pubsub_channel_traffic"))
             await self._mqtt.stop(forget=bool(elsewhere))

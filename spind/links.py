@@ -50,6 +50,10 @@ class Links:
             if len(addresses) < MAX_ADDRESSES:
                 addresses[message.address] = message.bits
 
+    def made_with(self, network: Package | None) -> bool:
+        """Whether a file of networks says the same as the one given at first."""
+        return _network_devices(network) == self._devices
+
     def clear(self) -> None:
         """Forget all, before the kernel tells all again."""
         self._links.clear()

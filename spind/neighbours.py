@@ -78,6 +78,7 @@ class NeighbourWatcher:
         self._emit = emit
         self._mode = mode
         self._on_interfaces = on_interfaces
+        self._network_config = network_config
         self._links = Links(lan, mode, _read_network(network_config))
         self._socket: socket | None = None
         self._known: dict[tuple[int, Address], Mac] = {}
@@ -112,6 +113,10 @@ class NeighbourWatcher:
     def is_lan(self, ifindex: int) -> bool:
         """Whether the interface of that index is on the home's side."""
         return self._links.is_lan(ifindex)
+
+    def outdated(self) -> bool:
+        """Whether the file of networks has come to say something else about their devices."""
+        return not self._links.made_with(_read_network(self._network_config))
 
     def rule_interfaces(self) -> tuple[str, ...]:
         """Names of the interfaces at which rules see the home's packets, sorted."""
