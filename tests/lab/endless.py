@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 from capture_net import inside
 from spind_home import Home
 
+from spind.client import ClientError
 from spind.lab import plan
 from spind.lab.node import wait_until
 from spind.lab.patience import patient
@@ -26,8 +27,11 @@ EVERY = 0.01 * patient(1)
 """Seconds between two attempts of one kind."""
 
 PORT = 7907
+_IP_FREEBIND, _IPV6_FREEBIND = 15, 78
+_STREAMS = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ETH_P_ALL = 3
+_RST = 4
 _SO_TIMESTAMPNS = 35
 _SO_RCVBUFFORCE = 33
 _KINDS = {IPPROTO_ICMPV6: "icmp", IPPROTO_ICMP: "icmp", IPPROTO_TCP: "tcp", IPPROTO_UDP: "udp"}
@@ -35,7 +39,7 @@ _identifiers = itertools.count(1)
 
 
 class Arrival(NamedTuple):
-    """When (Unix time) which kind of packet came."""
+    """When (Unix time) which kind of packet came: udp, icmp, tcp, reset (of TCP), other."""
 
     time: float
     kind: str
@@ -77,7 +81,11 @@ class Watch:
             version = data[0] >> 4
             to, proto = (data[16:20], data[9]) if version == 4 else (data[24:40], data[6])
             seconds, nanoseconds = struct.unpack("@qq", extra[0][2])
-            self._seen[to].append(Arrival(seconds + nanoseconds / 1e9, _KINDS.get(proto, "other")))
+            kind = _KINDS.get(proto, "other")
+            head = (data[0] & 15) * 4 if version == 4 else 40
+            if kind == "tcp" and data[head + 13] & _RST:
+                kind = "reset"
+            self._seen[to].append(Arrival(seconds + nanoseconds / 1e9, kind))
 
     def arrivals(self, address: str, since: float = 0.0) -> list[Arrival]:
         """Packets to ``address`` since a Unix time."""
@@ -157,3 +165,113 @@ def attempting(home: Home, *attempts: tuple[str, str]) -> Iterator[list[Attempts
     """Attempts of (device, address) pairs, while the block lasts."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(Attempts(home, device, address)) for device, address in attempts]
+
+
+class Running:
+    """A TCP connection and a UDP flow between a device and ``address``, both ways all the time."""
+
+    def __init__(self, home: Home, device: str, address: str) -> None:
+        self.address = address
+        self.arrived = 0.0
+        """When the last datagram was sent that the device has received."""
+        self.rounds = 0
+        self._stack = contextlib.ExitStack()
+        self._udp, self._tcp = (self._open(home.lab.device(device).namespace, kind) for kind in _STREAMS)
+        self._server, self._listener = (self._open(home.lab.internet.namespace, kind) for kind in _STREAMS)
+        for sock in (self._server, self._listener):
+            # The address is the machine's by its routes alone.
+            level, option = (
+                (socket.IPPROTO_IPV6, _IPV6_FREEBIND) if ":" in address else (socket.IPPROTO_IP, _IP_FREEBIND)
+            )
+            sock.setsockopt(level, option, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((address, PORT))
+        self._listener.listen(4)
+        self._peer: socket.socket | None = None
+        self._name: object = None
+        self._received = {"tcp up": 0, "tcp down": 0}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _open(self, namespace: str, kind: socket.SocketKind) -> socket.socket:
+        with inside(namespace):
+            sock = self._stack.enter_context(socket.socket(_FAMILY[6 if ":" in self.address else 4], kind))
+        sock.setblocking(False)
+        return sock
+
+    def __enter__(self) -> Self:
+        self._tcp.connect_ex((self.address, PORT))
+        self._thread.start()
+        try:
+            wait_until(lambda: self.arrived and all(self._received.values()), 20, "both ways to be open")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._stack.close()
+
+    def go_on(self, rounds: int = 20) -> None:
+        """Wait until so many more packets of each kind were sent each way, or tried to."""
+        enough = self.rounds + rounds
+        wait_until(
+            lambda: self.rounds >= enough, 10 + rounds * EVERY, f"{rounds} packets", interval=EVERY / 2
+        )
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._ended.wait(max(0.0, due - time.monotonic())):
+            due = max(due + EVERY, time.monotonic() - 10 * EVERY)
+            stamp = struct.pack("!d", time.time())
+            # Errors are refusals, and buffers that are full since nothing arrives.
+            for step in (self._accept, self._up, self._down, lambda: self._datagrams(stamp)):  # noqa: B023
+                with contextlib.suppress(OSError):
+                    step()
+            self.rounds += 1
+
+    def _accept(self) -> None:
+        if self._peer is None:
+            self._peer = self._stack.enter_context(self._listener.accept()[0])
+            self._peer.setblocking(False)
+
+    def _up(self) -> None:
+        self._tcp.send(bytes(200))
+        if self._peer is not None:
+            self._received["tcp up"] += len(self._peer.recv(65536))
+
+    def _down(self) -> None:
+        if self._peer is not None:
+            self._peer.send(bytes(200))
+            self._received["tcp down"] += len(self._tcp.recv(65536))
+
+    def _datagrams(self, stamp: bytes) -> None:
+        self._udp.sendto(stamp, (self.address, PORT))
+        if self._name is not None:
+            self._server.sendto(stamp, self._name)
+        for sock in (self._server, self._udp):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    data, name = sock.recvfrom(64)
+                    if sock is self._server:
+                        self._name = name
+                    else:
+                        self.arrived = max(self.arrived, *struct.unpack("!d", data))
+
+
+def again(home: Home) -> None:
+    """Start the daemon with its configuration as it is by now."""
+    gateway, config = home.lab.gateway, home.spind.config
+    gateway.start("spind", gateway.python("spind", "run", "-c", config))
+    wait_until(lambda: _answers(home), 15, "spind's first answer")
+
+
+def _answers(home: Home) -> bool:
+    home.lab.gateway.check("spind")
+    try:
+        home.call("status")
+    except ClientError:
+        return False
+    return True

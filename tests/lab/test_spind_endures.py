@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from capture_net import inside, tool
-from endless import EVERY, Attempts, Watch, attempting, longest_gap
+from endless import EVERY, Attempts, Watch, again, attempting, longest_gap
 from spind_home import Home
 
 from spind import uci
@@ -117,13 +117,6 @@ def traffic(home: Home) -> Iterator[Traffic]:
         made = Traffic(watch, attempts)
         made.go_on()
         yield made
-
-
-def again(home: Home) -> None:
-    """Start the daemon with its configuration as it is by now."""
-    gateway, config = home.lab.gateway, home.spind.config
-    gateway.start("spind", gateway.python("spind", "run", "-c", config))
-    wait_until(home.spind._answers, 15, "spind's first answer")
 
 
 def rules_of(home: Home) -> list[dict[str, Any]]:
@@ -329,7 +322,7 @@ DISTURBANCES: dict[str, list[tuple[str, Callable[[Home], list[str]]]]] = {
         ("ipset del", lambda _: _a_member()),
     ],
 }
-OPEN_SECONDS = {"nftables": 0.5, "iptables": 3.0}
+OPEN_SECONDS = {"nftables": 0.5, "iptables": 2.0}
 """How long it may take: nftables tells of changes, iptables has to be asked."""
 
 
