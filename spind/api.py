@@ -20,7 +20,11 @@ from spind.calls import (
     check_arguments,
 )
 from spind.commands import Command
-from spind.deeds import Deeds
+from spind.deeds_audit import AuditDeeds
+from spind.deeds_nodes import NodeDeeds
+from spind.deeds_profiles import ProfileDeeds
+from spind.deeds_rules import RuleDeeds
+from spind.desk import Desk
 from spind.engine import Engine
 from spind.flows import WINDOW_STEP
 from spind.shapes import Json
@@ -53,7 +57,11 @@ class Api:
         what adapters know to the ``status`` method; ``on_call`` hears that somebody looks."""
         self._engine = engine
         self._views = Views(engine, clock)
-        self._deeds = Deeds(engine, self._views, clock, carry_out)
+        self._desk = Desk(engine, self._views, clock, carry_out)
+        self._nodes = NodeDeeds(self._desk)
+        self._rules = RuleDeeds(self._desk)
+        self._profiles = ProfileDeeds(self._desk)
+        self._audit = AuditDeeds(self._desk)
         self._clock = clock
         self._status = status
         self._on_call = on_call
@@ -69,7 +77,7 @@ class Api:
             raise DeniedError(f"{name} changes something, and the role viewer may only look")
         arguments = check_arguments(method, params)
         self._on_call()
-        self._deeds.begin(caller, name)
+        self._desk.begin(caller, name)
         return method.handler(**arguments)
 
     def _list_rpc_methods(self) -> list[Json]:
@@ -136,66 +144,66 @@ class Api:
                 "Give a node a name; an empty one takes it back.",
                 (node, Arg("name", "string", "up to 64 characters")),
                 write,
-                self._deeds.set_device_name,
+                self._nodes.set_device_name,
             ),
             (
                 "node_add_ip",
                 "Give a node an address by hand; node 0 makes a new one.",
                 (node, Arg("ipaddr", "string", "an IPv4 or IPv6 address")),
                 write,
-                self._deeds.node_add_ip,
+                self._nodes.node_add_ip,
             ),
-            ("list_iplist", "The addresses of a list.", (which,), read, self._deeds.list_iplist),
+            ("list_iplist", "The addresses of a list.", (which,), read, self._nodes.list_iplist),
             (
                 "add_iplist_node",
                 "Put a node on a list; it stays there with all its addresses.",
                 (which, node),
                 write,
-                self._deeds.add_iplist_node,
+                self._nodes.add_iplist_node,
             ),
             (
                 "remove_iplist_node",
                 "Take a node off a list.",
                 (which, node),
                 write,
-                self._deeds.remove_iplist_node,
+                self._nodes.remove_iplist_node,
             ),
             (
                 "add_iplist_ip",
                 "Put an address or prefix on a list.",
                 (which, ip),
                 write,
-                self._deeds.add_iplist_ip,
+                self._nodes.add_iplist_ip,
             ),
             (
                 "remove_iplist_ip",
                 "Take an address off a list.",
                 (which, ip),
                 write,
-                self._deeds.remove_iplist_ip,
+                self._nodes.remove_iplist_ip,
             ),
-            ("reset_iplist_ignore", "Ignore nothing any more.", (), write, self._deeds.reset_iplist_ignore),
+            ("reset_iplist_ignore", "Ignore nothing any more.", (), write, self._nodes.reset_iplist_ignore),
             (
                 "set_flow_block",
                 "Block what two nodes exchange, or allow it again; one of them is a device.",
                 (Arg("node1", "integer", "id of a node"), Arg("node2", "integer", "id of a node"), block),
                 write,
-                self._deeds.set_flow_block,
+                self._nodes.set_flow_block,
             ),
             (
                 "set_device_flow_block",
                 "Block what a device exchanges with a node, or allow it again.",
                 (device, node, block),
                 write,
-                self._deeds.set_device_flow_block,
+                self._nodes.set_device_flow_block,
             ),
-            ("get_flow_block", "Pairs of nodes that are blocked.", (), read, self._deeds.get_flow_block),
+            ("get_flow_block", "Pairs of nodes that are blocked.", (), read, self._nodes.get_flow_block),
             (
                 "dots_signal",
                 "A mitigation request of DOTS (RFC 9132): keep devices from what they attack.",
                 (Arg("dots_signal", "complex", "with ietf-dots-signal-channel:mitigation-scope"),),
                 write,
-                self._deeds.dots_signal,
+                self._rules.dots_signal,
             ),
             ("list_rpc_methods", "This list.", (), read, self._list_rpc_methods),
             ("status", "The daemon: version, back-ends, counters, tables.", (), read, self._status_method),
@@ -235,9 +243,9 @@ class Api:
                 "Hide a node from views and messages, or show it again; what blocks it goes on blocking.",
                 (node, Arg("ignore", "boolean", "whether to hide it")),
                 write,
-                self._deeds.set_ignore,
+                self._nodes.set_ignore,
             ),
-            ("list_rules", "All rules, oldest first.", (limit, offset), read, self._deeds.list_rules),
+            ("list_rules", "All rules, oldest first.", (limit, offset), read, self._rules.list_rules),
             (
                 "add_rule",
                 "Block or allow: a device or all, a party or all, for a time or for good.",
@@ -256,22 +264,22 @@ class Api:
                     Arg("comment", "string", "why it is there, up to 200 characters", optional=True),
                 ),
                 write,
-                self._deeds.add_rule,
+                self._rules.add_rule,
             ),
-            ("remove_rule", "Take a rule back.", (entry,), write, self._deeds.remove_rule),
+            ("remove_rule", "Take a rule back.", (entry,), write, self._rules.remove_rule),
             (
                 "list_profiles",
                 "The profiles, each with the devices that have it.",
                 (),
                 read,
-                self._deeds.list_profiles,
+                self._profiles.list_profiles,
             ),
             (
                 "set_device_profile",
                 "Give a device a profile, or take it back (empty); 'learned' makes one of what it used.",
                 (device, profile),
                 write,
-                self._deeds.set_device_profile,
+                self._profiles.set_device_profile,
             ),
             (
                 "set_profile",
@@ -291,28 +299,28 @@ class Api:
                     ),
                 ),
                 write,
-                self._deeds.set_profile,
+                self._profiles.set_profile,
             ),
             (
                 "remove_profile",
                 "Take a profile back; one that comes with spind is as shipped again.",
                 (profile,),
                 write,
-                self._deeds.remove_profile,
+                self._profiles.remove_profile,
             ),
             (
                 "list_audit",
                 "Who decided what through which interface, the latest first.",
                 (since, limit, offset),
                 read,
-                self._deeds.list_audit,
+                self._audit.list_audit,
             ),
             (
                 "undo",
                 "Have what was before an entry of the audit list again.",
                 (entry,),
                 write,
-                self._deeds.undo,
+                self._audit.undo,
             ),
         ]
         return [

@@ -332,7 +332,7 @@ def test_what_the_kernel_did_not_take_is_said(spind):
     def refuse(_commands):
         raise NotInForceError("the kernel says no\x1b[2J")
 
-    spind.bench.api._deeds._carry_out = refuse
+    spind.bench.api._desk._carry_out = refuse
     status, out, err = spind("block", "camera")
     assert (status, out) == (1, "")
     assert err == "spind block: kept, but not in force yet: the kernel says no�[2J\n"
