@@ -57,6 +57,7 @@ CUT_PRIORITY = -140
 REPORTS = "limit rate 20/second burst 100 packets"
 ANSWERS = "100/second burst 200 packets"
 
+_BRIDGE_BASE = "block_forward"
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,20}")
 
@@ -95,12 +96,17 @@ def render(
 def render_bridge(
     ruleset: Ruleset, there: There | None = None, known: Ruleset | None = None, *, table: str = BRIDGE_TABLE
 ) -> str:
-    """The same for the table of bridged frames; nothing where there is nothing to say.
+    """The same for the table of bridged frames; nothing where there never was anything to say.
 
-    ``there`` is ``None`` where the kernel has no such table.
+    ``there`` is ``None`` where the kernel has no such table. Once its base chain is there it stays, be
+    it empty: with it would go the packets that wait in any queue (see ``transaction``).
     """
     if not (ruleset.isolated or ruleset.apart or ruleset.together):
-        return f"delete table {table}\n" if there is not None else ""
+        if there is None or _BRIDGE_BASE not in there.chains:
+            return f"delete table {table}\n" if there is not None else ""
+        empty = TableWanted(table, table == BRIDGE_TABLE, (BETWEEN,))
+        empty.chain(_BRIDGE_BASE, hook=("forward", PRIORITY))
+        return transaction(empty, there)
     there = there or There()
     return transaction(_bridge(ruleset, there, known, table), there)
 
@@ -336,7 +342,7 @@ def _bridge(ruleset: Ruleset, there: There, known: Ruleset | None, name: str) ->
         old = before[declaration] if kept else set()
         table.sets.append(SetWanted(declaration, sorted(wanted - old), sorted(old - wanted), kept))
     table.chain(
-        "block_forward",
+        _BRIDGE_BASE,
         "ether saddr . ether daddr @block_apart goto block_between",
         "ether saddr . ether daddr @block_together return",
         # They have to find each other first, by frames that are for all or many (RFC 826; RFC 2464 7).

@@ -208,6 +208,22 @@ def test_what_is_elsewhere_or_unknown_goes() -> None:
 def test_a_bridge_has_a_table_while_it_is_needed() -> None:
     assert render_bridge(Ruleset(place())) == ""
     assert render_bridge(Ruleset(place()), There()) == "delete table bridge spin\n"
+
+
+def test_a_bridges_base_chain_stays_since_what_waits_in_queues_would_go_with_it() -> None:
+    there = There({"block_forward": (2, -160), "block_between": None}, {"block_isolated": False})
+    assert render_bridge(Ruleset(place()), there).splitlines() == [
+        "add table bridge spin",
+        "add counter bridge spin block_between",
+        "flush chain bridge spin block_forward",
+        "flush chain bridge spin block_between",
+        "delete set bridge spin block_isolated",
+        "delete chain bridge spin block_between",
+        "add chain bridge spin block_forward { type filter hook forward priority -160; policy accept; }",
+    ]
+
+
+def test_a_bridges_elements_change_one_by_one() -> None:
     wanted = everything(place())
     there = There({"block_forward": (2, -160), "block_between": None}, dict.fromkeys(
         ("block_apart", "block_together", "block_isolated", "block_seeking"), False))  # fmt: skip
