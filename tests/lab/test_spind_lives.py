@@ -23,7 +23,7 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module")
 def home() -> Iterator[Home]:
     with Lab() as lab:
-        fresh = Home(lab)
+        fresh = Home(lab, block_on_stop="0")
         fresh.start()
         yield fresh
         fresh.stop()
