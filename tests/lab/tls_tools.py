@@ -247,6 +247,20 @@ class Client:
         return self.read(count)
 
 
+def mask(client: Client) -> None:
+    """Add an encrypted_client_hello extension (RFC 9849) to the hello, as if its name were an outer one."""
+    body = bytearray(client.hello[5:])
+    at = 4 + 2 + 32  # RFC 8446 4.1.2: header, version, random
+    at += 1 + body[at]  # session id
+    at += 2 + int.from_bytes(body[at : at + 2])  # cipher suites
+    at += 1 + body[at]  # compression methods
+    extension = struct.pack("!HH", 0xFE0D, 40) + bytes(40)
+    body[at : at + 2] = (int.from_bytes(body[at : at + 2]) + len(extension)).to_bytes(2)
+    body += extension
+    body[1:4] = (len(body) - 4).to_bytes(3)
+    client.hello = client.hello[:3] + len(body).to_bytes(2) + bytes(body)
+
+
 def refused(client: Client, size: int = 1 << 16, pause: float = 0.0) -> float:
     """Say hello; seconds until the connection was reset. Fails where it was not."""
     begun = time.monotonic()
