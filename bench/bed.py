@@ -7,6 +7,7 @@ which each measurement begins: no connections in the gateway's table, a daemon t
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -22,22 +23,26 @@ from spind.lab.stack import Broker, Option, Spind
 T = TypeVar("T")
 
 SETTLE_SECONDS = 1.0
+COUNTERS_SECONDS = 10.0
+"""How often spind asks its adapters for their counters."""
+
 _UDP_TIMEOUTS = ("net.netfilter.nf_conntrack_udp_timeout", "net.netfilter.nf_conntrack_udp_timeout_stream")
 
 
 class Running:
-    """A daemon that runs; ``pid`` is its process id."""
+    """A daemon that runs: its process id ``pid``, and how many seconds it took to its first answer."""
 
-    def __init__(self, spind: Spind, pid: int) -> None:
+    def __init__(self, spind: Spind, pid: int, started: float = 0.0) -> None:
         self.spind = spind
         self.pid = pid
+        self.started = started
 
     def call(self, method: str, **params: Any) -> Any:
         """Result of a JSON-RPC method."""
         return self.spind.call(method, **params)
 
     def statistics(self) -> dict[str, int]:
-        """The counters of ``status``; those of the adapters are at most a second old."""
+        """The counters of ``status``; those of the adapters are up to ``COUNTERS_SECONDS`` old."""
         statistics: dict[str, int] = self.call("status")["statistics"]
         return statistics
 
@@ -50,11 +55,12 @@ class Running:
     def longest_stall(self, seconds: float) -> float:
         """The longest stall of its loop in the next ``seconds``, in milliseconds.
 
-        ``loop.recent-stall-us`` covers a second each, and is there for a second.
+        ``loop.recent-stall-us`` covers the time since it was counted last, and is there until it is
+        counted again.
         """
         longest = 0
-        deadline = time.monotonic() + seconds
-        time.sleep(1.1)  # what was before is none of our business
+        time.sleep(COUNTERS_SECONDS + 1)  # what was before is none of our business
+        deadline = time.monotonic() + max(seconds, COUNTERS_SECONDS + 1)
         while time.monotonic() < deadline:
             longest = max(longest, self.statistics()["loop.recent-stall-us"])
             time.sleep(0.5)
@@ -144,11 +150,21 @@ class Bed:
         self.lab.gateway.run(["conntrack", "-F"])
 
     @contextmanager
-    def daemon(self, options: Mapping[str, Option | None] | None = None) -> Iterator[Running]:
-        """spind in the gateway while the block lasts; it has begun to capture, count and publish."""
+    def daemon(
+        self, options: Mapping[str, Option | None] | None = None, more: str = "", *, fresh: bool = True
+    ) -> Iterator[Running]:
+        """spind in the gateway while the block lasts; it has begun to capture, count and publish.
+
+        ``more`` is UCI text with rules. It takes its rules out of the kernel at the end, so that what
+        is measured next meets none, and (``fresh``) knows nothing of names that an earlier one saw.
+        """
         self.flush()
-        spind = Spind(self.lab, options)
-        running = Running(spind, spind.start().pid)
+        spind = Spind(self.lab, {"block_on_stop": 0, **(options or {})}, more)
+        if fresh:
+            shutil.rmtree(spind.state_dir / "history", ignore_errors=True)
+        began = time.monotonic()
+        process = spind.start()
+        running = Running(spind, process.pid, time.monotonic() - began)
         try:
             wait_until(lambda: _ready(running), 15, "spind to capture, count and publish")
             time.sleep(SETTLE_SECONDS)
@@ -158,23 +174,42 @@ class Bed:
                 os.kill(running.pid, signal.SIGCONT)
                 spind.stop()
 
-    def alternate(self, pairs: int, run: Callable[[Running | None], T]) -> list[tuple[T, T]]:
-        """``run`` without and with the daemon, ``pairs`` times; results as (without, with).
+    def alternate(
+        self,
+        pairs: int,
+        run: Callable[[Running | None], T],
+        options: Mapping[str, Option | None] | None = None,
+        more: str = "",
+    ) -> list[tuple[T, T]]:
+        """``run`` without and with the daemon, ``pairs`` times; results as (without, with)."""
+        return self.in_turn(
+            pairs, lambda: self.without(run), lambda: self.with_daemon(run, options, more)
+        )
 
-        Every second pair begins with the daemon, so that a machine that gets slower or faster
+    def in_turn(self, pairs: int, first: Callable[[], T], second: Callable[[], T]) -> list[tuple[T, T]]:
+        """Two things to compare, ``pairs`` times.
+
+        Every second pair begins with ``second``, so that a machine that gets slower or faster
         meanwhile favours neither.
         """
         results = []
         for number in range(pairs):
-            both: dict[bool, T] = {}
-            for with_daemon in (False, True) if number % 2 == 0 else (True, False):
-                both[with_daemon] = self.with_daemon(run) if with_daemon else self.without(run)
-            results.append((both[False], both[True]))
+            if number % 2 == 0:
+                before = first()
+                results.append((before, second()))
+            else:
+                after = second()
+                results.append((first(), after))
         return results
 
-    def with_daemon(self, run: Callable[[Running | None], T]) -> T:
+    def with_daemon(
+        self,
+        run: Callable[[Running | None], T],
+        options: Mapping[str, Option | None] | None = None,
+        more: str = "",
+    ) -> T:
         """``run`` with a daemon of its own."""
-        with self.daemon() as running:
+        with self.daemon(options, more) as running:
             self.warm_up()
             return run(running)
 
@@ -186,16 +221,16 @@ class Bed:
 
     @contextmanager
     def program(self, node: Node, role: str, **arguments: Any) -> Iterator[tuple[Program, dict[str, Any]]]:
-        """A program that stays, with the first line that it has said."""
-        program = Program(node, "bench.programs", role, json.dumps(arguments))
+        """A program that stays, with the first line that it has said; ``role`` as in ``run``."""
+        program = Program(node, *_module_and_role(role), json.dumps(arguments))
         try:
             yield program, program.read()
         finally:
             program.kill()
 
     def run(self, node: Node, role: str, timeout: float = 120, **arguments: Any) -> dict[str, Any]:
-        """The result of a program that ends by itself."""
-        argv = node.python("bench.programs", role, json.dumps(arguments))
+        """The result of a program that ends by itself: a role of ``bench.programs``, or ``module.role``."""
+        argv = node.python(*_module_and_role(role), json.dumps(arguments))
         result: dict[str, Any] = json.loads(node.run(argv, timeout=timeout).stdout)
         return result
 
@@ -210,6 +245,11 @@ class Bed:
         finally:
             values = dict(zip(_UDP_TIMEOUTS, before, strict=True))
             netns.write_sysctls(self.lab.gateway.namespace, values)
+
+
+def _module_and_role(role: str) -> tuple[str, str]:
+    module, dot, name = role.partition(".")
+    return (f"bench.{module}", name) if dot else ("bench.programs", role)
 
 
 def _ready(running: Running) -> bool:

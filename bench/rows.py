@@ -31,9 +31,26 @@ class Row:
 
 def catalogue() -> list[Row]:
     """All rows that this version can measure."""
-    from bench import rows_cost, rows_failure, rows_path, rows_truth  # noqa: PLC0415 - they import this
+    from bench import (  # noqa: PLC0415 - they import this
+        rows_block,
+        rows_block_names,
+        rows_block_rules,
+        rows_cost,
+        rows_failure,
+        rows_path,
+        rows_truth,
+    )
 
-    return [*rows_path.ROWS, *rows_cost.ROWS, *rows_truth.ROWS, *rows_failure.ROWS]
+    modules = (
+        rows_path,
+        rows_cost,
+        rows_truth,
+        rows_failure,
+        rows_block,
+        rows_block_names,
+        rows_block_rules,
+    )
+    return [row for module in modules for row in module.ROWS]
 
 
 class UnknownRowError(Exception):

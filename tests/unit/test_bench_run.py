@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from bench.arrivals import TCP, UDP, Sniffer
 from bench.bed import Bed
 from bench.cli import main
 from bench.rows_cost import many_sites, site_address
@@ -70,6 +71,35 @@ def test_the_ledger_agrees_with_the_kernel(bed):
         found = ledger.settle()
     assert found[4].kernel > 50_000
     assert (found[4].off, found[6].off) == (0, 0)
+
+
+def test_streams_run_and_what_arrives_is_seen(bed):
+    camera = bed.lab.device("camera")
+    hosts = [load.target(4), load.target(6)]
+    with (
+        bed.program(bed.lab.internet, "streams.serve", hosts=hosts),
+        Sniffer(bed.lab.internet, plan.INTERNET_INTERFACE) as there,
+    ):
+        with bed.program(camera, "streams.run", host=load.target(6)) as (program, said):
+            assert said == {"ready": True, "carried": ["tcp-up", "tcp-down", "udp"]}
+            arrivals = there.take()
+            assert program.end() == [{"ended": {}}]
+        up = {(one.protocol, one.target_port) for one in arrivals if one.hops == 63}
+        assert {(TCP, 9300), (TCP, 9301), (UDP, 9302)} <= up
+        sent = bed.run(camera, "streams.burst", host=load.target(4), sources=[camera.ipv4], count=2)["sent"]
+        assert sent == 6
+        ask = {"host": plan.CDN[0], "names": ["a.cdn.test"], "count": 2, "rate": 50}
+        taken = bed.run(camera, "streams.handshakes", **ask)["names"]["a.cdn.test"]
+        assert (len(taken["took"]), taken["failed"]) == (2, 0)
+
+
+def test_a_daemon_begins_with_its_rules_and_ends_without(bed):
+    rule = "\nconfig rule 'rule1'\n\toption action 'block'\n\toption ip '10.9.9.9'\n"
+    for more, there in ((rule, 1), ("", 0)):
+        with bed.daemon({"block_backend": "nftables"}, more) as running:
+            assert running.started > 0
+            assert len(running.call("list_rules")) == there
+    assert "block_" not in bed.lab.gateway.run(["nft", "list", "ruleset"]).stdout
 
 
 def test_a_row_ends_in_a_table_and_a_file(tmp_path, capsys):
