@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from statistics import median
 from typing import Any
 
-from bench.arrivals import RST, TCP, Arrival, Sniffer
+from bench.arrivals import TCP, Arrival, Sniffer
 from bench.bed import Bed, Running
 from bench.figures import Figure, exactly
 from bench.rows import Row, Settings
@@ -46,25 +46,25 @@ def client(running: Running) -> Iterator[Client]:
 @dataclass
 class Trial:
     """One block of a device: the call's milliseconds; what came through to either side after its reply;
-    resets that the gateway made; milliseconds from the last packet to the reply; how connections ended."""
+    segments that the gateway made; milliseconds from the last packet to the reply; how connections ended."""
 
     call_ms: float
     late: int
     latest_ms: float
-    resets: int
+    own: int
     quiet_ms: float
     before: int
     ended: dict[str, Any]
 
 
-def own_reset(one: Arrival) -> bool:
-    """Is it a reset that the gateway made, to tell one side of the end?"""
-    return one.protocol == TCP and bool(one.flags & RST) and one.hops == _OWN_HOPS
+def by_gateway(one: Arrival) -> bool:
+    """Did the gateway make it, to tell one side of the end? Resets, and segments that ask for one."""
+    return one.protocol == TCP and one.hops == _OWN_HOPS and not one.size
 
 
 def judge(arrivals: Sequence[Arrival], reply: int) -> tuple[list[Arrival], list[Arrival]]:
-    """Packets of the streams before ``reply``, and after it, without the gateway's own resets."""
-    passed = [one for one in arrivals if not own_reset(one)]
+    """Packets of the streams before ``reply``, and after it, without what the gateway made."""
+    passed = [one for one in arrivals if not by_gateway(one)]
     return [one for one in passed if one.at <= reply], [one for one in passed if one.at > reply]
 
 
@@ -105,7 +105,7 @@ def _trial(bed: Bed, device: Device, link: Client, host: str, *, extended: bool,
             call * 1e3,
             len(after),
             max((one.at - reply for one in after), default=0) / 1e6,
-            sum(map(own_reset, arrivals)),
+            sum(map(by_gateway, arrivals)),
             (reply - max(one.at for one in before)) / 1e6,
             len(before),
             {name: {**one, "at": (one["at"] - reply) / 1e6} for name, one in ended.items()},
@@ -118,7 +118,7 @@ def _trials_figures(row: str, name: str, trials: list[Trial]) -> list[Figure]:
     told = [one for trial in trials for one in trial.ended.values() if one["how"] != "end"]
     running = 2 * len(trials)
     note = (
-        f"of 4 streams at once; {sum(trial.resets for trial in trials):,} resets of the gateway's own;"
+        f"of 4 streams at once; {sum(trial.own for trial in trials):,} segments of the gateway's own;"
         f" {len(told)} of {running} connections learned of it"
     )
     if any(late):

@@ -70,12 +70,13 @@ def test_length_is_that_of_the_packet_where_only_its_beginning_was_kept():
     assert found.size == 60_003
 
 
-def test_resets_of_the_gateway_are_told_from_resets_that_pass():
+def test_what_the_gateway_says_is_told_from_what_passes():
     own = Arrival(200, SOURCE, TARGET, TCP, 1, 2, 64, RST, 0)
     passed = own._replace(hops=63)
-    data = own._replace(flags=0)
+    data = own._replace(flags=0, size=1)
     early = data._replace(at=100)
-    before, after = judge([early, own, passed, data], 100)
+    asking = own._replace(flags=16)
+    before, after = judge([early, own, passed, data, asking], 100)
     assert (before, after) == ([early], [passed, data])
 
 
