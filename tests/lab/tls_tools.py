@@ -113,6 +113,8 @@ class Tap:
         return [(packet.sport, packet.payload[:300]) for packet in found if packet.payload]
 
     def clear(self) -> None:
+        """Forget what has come until now."""
+        self.settle()
         self.packets.clear()
 
 
