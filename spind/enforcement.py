@@ -132,6 +132,11 @@ class Enforcement:
         rule = self._rule(conn.node.mac, "", conn, outbound=not conn.outbound)
         return rule is not None and rule.action == "block"
 
+    def _blocks_address(self, conn: Conn) -> bool:
+        """Nobody knows the connection's name: is every one that its address has blocked?"""
+        names = self._policy.named.names(conn.remote)
+        return not conn.name and any(names) and all(self.blocks_name(conn, name) for name in names)
+
     def blocks_name(self, conn: Conn, name: str) -> bool:
         """Would the connection be blocked if it were to ``name``?"""
         rule = self._rule(conn.device.mac, name, conn, outbound=conn.outbound)
@@ -163,7 +168,7 @@ class Enforcement:
             if conn.name:
                 # A rule may be new: the name's address has not been one that rules care about.
                 self._policy.claim(conn.remote, conn.name, conn.seen + SNI_SECONDS)
-            if self.blocks(conn):
+            if self.blocks(conn) or self._blocks_address(conn):
                 cut.append((conn.key, conn.outbound))
                 conn.done = True
                 if conn.key not in self._cut_keys:

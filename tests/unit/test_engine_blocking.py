@@ -468,6 +468,20 @@ def test_a_new_rule_cuts_the_connections_to_its_name_and_no_others() -> None:
     assert img.send(0x18, b"more") == DONE
 
 
+@pytest.mark.parametrize("names", [(ADS,), (ADS, IMG)])
+def test_a_connection_without_a_name_is_cut_where_all_names_are_blocked(names: tuple[str, ...]) -> None:
+    """The kernel blocks its address, and would never see it if it is offloaded."""
+    engine = guarded()
+    for name in names:
+        resolve(engine, CAMERA, CAMERA_V4, name, "198.18.0.20", T0 - 1000, ttl=1)
+    client = Client(engine)
+    client.inspect = False
+    client.open()
+    commands = engine.handle(PutRules((block(device=CAMERA, domain=ADS),)), T0 + 1)
+    cut = [command.connections for command in commands if isinstance(command, CutConnections)]
+    assert cut == ([[(client.key, True)]] if names == (ADS,) else [])
+
+
 @pytest.mark.parametrize("payload", [b"", b"\x17\x03\x03\x00\x01x"])
 def test_a_cut_connection_stays_cut_after_conntrack_forgot_it(payload: bytes) -> None:
     """Its entry is deleted; the next packet makes a new one, without mark and without a name."""
