@@ -23,7 +23,7 @@ from spind.lab.node import wait_until
 from spind.lab.patience import patient
 from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, parse_address
 
-EVERY = 0.01 * patient(1)
+EVERY = 0.01 * min(patient(1), 10)
 """Seconds between two attempts of one kind."""
 
 PORT = 7907

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from capture_net import inside, tool
+from capture_net import IN_VM, inside, tool
 from endless import EVERY, Attempts, Watch, again, attempting, longest_gap
 from spind_home import Home
 
@@ -28,7 +29,7 @@ from spind.lab.patience import patient
 
 pytestmark = pytest.mark.lab
 
-BOTH = [pytest.param("nftables", marks=pytest.mark.vm), "iptables"]
+BOTH = ["nftables"] if IN_VM else ["nftables", "iptables"]
 OTHER = {"nftables": "iptables", "iptables": "nftables"}
 
 NAME = "cam.vendor.test"
@@ -165,6 +166,9 @@ def _nftables() -> dict[str, Any]:
         if "elem" in about:
             about["elem"] = sorted(map(json.dumps, about["elem"]))
         found.setdefault(f"{about['family']} {kind} {name}", []).append(about)
+    if not any(name.startswith("bridge rule ") for name in found):
+        # A base chain stays when its rules go, since what waits in queues would go with it.
+        found = {name: about for name, about in found.items() if not name.startswith("bridge ")}
     return found
 
 
@@ -182,6 +186,11 @@ def _sets() -> list[str]:
         words = re.sub(r"(spin_\w+)\.\d+", r"\1", line).split()
         found.append(" ".join(words[:5] if words[0] == "create" else words))
     return sorted(found)
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    texts = (json.dumps(found, indent=1, sort_keys=True).splitlines() for found in (one, other))
+    return [line for line in unified_diff(*texts, n=4) if line.strip()]
 
 
 def empty(found: dict[str, Any]) -> bool:
@@ -204,6 +213,7 @@ def flush(home: Home) -> None:
 # -- the daemon ----------------------------------------------------------------------------------
 
 
+@pytest.mark.vm
 def test_stopped_killed_and_started_again_nothing_that_is_blocked_passes(home: Home) -> None:
     before = kernel(home)
     with traffic(home) as moving:
@@ -641,7 +651,7 @@ def test_killed_at_any_moment_it_starts_with_what_was_decided(
             threads = [threading.Thread(target=editor.run) for editor in editors]
             for thread in threads:
                 thread.start()
-            enough = sum(editor.changes for editor in editors) + 15
+            enough = sum(editor.changes for editor in editors) + 20
             wait_until(lambda: sum(e.changes for e in editors) >= enough, 30, "changes")  # noqa: B023
             moment = time.monotonic() + pick.random() * 0.3
             wait_until(lambda: time.monotonic() >= moment, 20, "the moment", 0.001)  # noqa: B023
@@ -661,10 +671,11 @@ def test_killed_at_any_moment_it_starts_with_what_was_decided(
             fresh.spind.stop(signal.SIGKILL)
             flush(fresh)
             again(fresh)
-            assert mended == kernel(fresh)
+            differs = difference(mended, kernel(fresh))
+            assert not differs, "\n".join(differs)
         changes = sum(editor.changes for editor in editors)
         record_property("changes", changes)
-        assert changes >= 15 * MOMENTS
+        assert changes >= 20 * MOMENTS
         assert "Traceback" not in fresh.log()
 
 
