@@ -102,7 +102,7 @@ class Package(NamedTuple):
 
     def unpack(self, root: Path) -> None:
         with tarfile.open(fileobj=io.BytesIO(self.data)) as archive:
-            # Of our own making, and Python 3.11.2 has no filters yet; from 3.12 on not naming one is a warning.
+            # Of our own making. Python 3.11.2 has no filters; from 3.12 on to name none is a warning.
             trusted = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
             archive.extractall(root, **trusted)
 
