@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
-from capture_net import inside
+from capture_net import IN_VM, inside
 from spind_home import Home
 
 from spind.client import ClientError
@@ -23,8 +23,11 @@ from spind.lab.node import wait_until
 from spind.lab.patience import patient
 from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, parse_address
 
-EVERY = 0.01 * min(patient(1), 10)
+EVERY = 0.01 * patient(1)
 """Seconds between two attempts of one kind."""
+
+ROUNDS = 6 if IN_VM else 20
+"""Attempts of each kind that something is watched for: an emulated processor has enough with a few."""
 
 PORT = 7907
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
@@ -117,7 +120,7 @@ class Attempts:
         self._ended.set()
         self._thread.join()
 
-    def go_on(self, rounds: int = 20) -> None:
+    def go_on(self, rounds: int = ROUNDS) -> None:
         """Wait until so many more attempts of each kind have been made."""
         enough = self.sent + rounds
         wait_until(lambda: self.sent >= enough, 10 + rounds * EVERY, f"{rounds} attempts", interval=EVERY / 2)
@@ -214,7 +217,7 @@ class Running:
         self._thread.join()
         self._stack.close()
 
-    def go_on(self, rounds: int = 20) -> None:
+    def go_on(self, rounds: int = ROUNDS) -> None:
         """Wait until so many more packets of each kind were sent each way, or tried to."""
         enough = self.rounds + rounds
         wait_until(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from capture_net import IN_VM, inside, tool
-from endless import EVERY, Attempts, Watch, again, attempting, longest_gap
+from endless import EVERY, ROUNDS, Attempts, Watch, again, attempting, longest_gap
 from spind_home import Home
 
 from spind import uci
@@ -91,7 +91,7 @@ class Traffic(NamedTuple):
     watch: Watch
     attempts: list[Attempts]
 
-    def go_on(self, rounds: int = 20) -> None:
+    def go_on(self, rounds: int = ROUNDS) -> None:
         for each in self.attempts:
             each.go_on(rounds)
 
@@ -213,17 +213,16 @@ def flush(home: Home) -> None:
 # -- the daemon ----------------------------------------------------------------------------------
 
 
-@pytest.mark.vm
 def test_stopped_killed_and_started_again_nothing_that_is_blocked_passes(home: Home) -> None:
     before = kernel(home)
     with traffic(home) as moving:
         begun = time.time()
         for number in (signal.SIGTERM, signal.SIGKILL):
             home.spind.stop(number)
-            moving.go_on(30)
+            moving.go_on()
             assert kernel(home) == before
             again(home)
-            moving.go_on(30)
+            moving.go_on()
         assert moving.leaked() == {}
         # A connection's first packets may have waited for who was killed; the others do not wait.
         assert moving.pause("udp", begun) < patient(0.5)
@@ -244,7 +243,7 @@ def test_stuck_it_holds_up_new_connections_for_a_second_and_nothing_that_is_bloc
         finally:
             os.kill(pid, signal.SIGCONT)
         stuck = time.time()
-        moving.go_on(30)
+        moving.go_on()
         assert moving.leaked() == {}
         assert moving.pause("udp", begun) < patient(0.5)
         # The dead man's switch: 1 s, and what had been beaten for before.
