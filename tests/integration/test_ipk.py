@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -267,9 +268,11 @@ def test_it_is_small(package: Package) -> None:
 
 
 def _python(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"PYTHONPATH": str(root / SITE)}
+    # Without the hooks of site: an editable installation of the checkout would lend what the package lacks.
+    libraries = sysconfig.get_path("purelib")
+    environment = os.environ | {"PYTHONPATH": f"{root / SITE}{os.pathsep}{libraries}"}
     return subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True, check=False, cwd=root
+        [sys.executable, "-S", *words], env=environment, capture_output=True, text=True, check=False, cwd=root
     )
 
 
