@@ -21,7 +21,6 @@ from spind.block_iptables_sets import (
     OF_RULES,
     OUR_SET,
     SetName,
-    check,
     classes,
     device_sets,
     elements,
@@ -32,7 +31,7 @@ from spind.block_iptables_text import CUT, NOTHING, REFUSED, TABLES, Rules, rend
 from spind.ipset import Ipset
 from spind.iptables import TableReader, families, find_extension, library, load_table
 from spind.iptables_chains import OurChains
-from spind.ruleset import Action, ClassesChange, Element, Ruleset, SetChange
+from spind.ruleset import Action, ClassesChange, Element, Ruleset, SetChange, check
 from spind.wire.ipset import Header
 from spind.wire.xtables import Entry
 

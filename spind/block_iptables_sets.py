@@ -21,8 +21,6 @@ OUR_SET = re.compile(_SET + r"[46][cgs]_.+\.\d+")
 
 _FEW = 6  # classes that are looked up one after the other, at some 0.1 µs each
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,20}")
-_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 
 KINDS = {
     Shape.ADDRESS: "hash:ip",
@@ -54,34 +52,6 @@ class SetName(NamedTuple):
 
 
 OF_RULES, OF_CLASS, OF_GROUP = "s", "c", "g"
-
-
-def check(ruleset: Ruleset) -> None:
-    """``ValueError`` for what cannot be said: names that are not plain, sets and classes that are missing."""
-    place = ruleset.placement
-    if place.mode not in ("router", "bridge", "local"):
-        raise ValueError(f"not a mode: {place.mode!r}")
-    for name in place.interfaces:
-        if not _INTERFACE.fullmatch(name):
-            raise ValueError(f"not an interface name: {name!r}")
-    if not place.interfaces and place.mode != "local":
-        raise ValueError("no interface of the home")
-    for mark in place.marks:
-        if not 0 < mark < 1 << 32 or mark & (mark - 1):
-            raise ValueError(f"not one bit of a mark: {mark:#x}")
-    if not 0 <= place.log_group < 1 << 16:
-        raise ValueError(f"not a group for reports: {place.log_group}")
-    used = {*ruleset.macs.values(), *ruleset.addresses.values(), place.own}
-    for name in (*ruleset.classes, *ruleset.sets, *used):
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"not a plain name: {name!r}")
-    for steps in ruleset.classes.values():
-        for step in steps:
-            if step.set and (step.set not in ruleset.sets or step.set not in ruleset.shapes):
-                raise ValueError(f"no set of that name: {step.set!r}")
-    for name in used - {EVERYBODY}:
-        if name not in ruleset.classes:
-            raise ValueError(f"no class of that name: {name!r}")
 
 
 def classes(ruleset: Ruleset) -> dict[str, tuple[Step, ...]]:

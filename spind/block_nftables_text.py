@@ -17,8 +17,6 @@ for it. Nothing here ends the judgement of other rules: who is not refused retur
 of a base chain goes on to the next.
 """
 
-import re
-
 from spind.block_nftables_sets import (
     FAMILIES,
     MAC_CLASSES,
@@ -38,7 +36,7 @@ from spind.block_nftables_sets import (
 )
 from spind.block_nftables_table import SetWanted, TableWanted, There, transaction
 from spind.model import IPPROTO_ICMP, IPPROTO_ICMPV6, Mac, format_mac
-from spind.ruleset import EVERYBODY, Action, Placement, Ruleset, Shape, Step
+from spind.ruleset import EVERYBODY, Action, Placement, Ruleset, Shape, Step, check
 
 TABLE = "inet spin"
 BRIDGE_TABLE = "bridge spin"
@@ -58,8 +56,6 @@ REPORTS = "limit rate 20/second burst 100 packets"
 ANSWERS = "100/second burst 200 packets"
 
 _BRIDGE_BASE = "block_forward"
-_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,20}")
 
 # Between a device and this machine. Neighbour discovery passes everywhere, but it is looked for only
 # where a packet is about to be refused: its hop limit says that no router has handed it on (RFC 4861
@@ -119,7 +115,7 @@ def render_removal(there: There, table: str = TABLE) -> str:
 
 
 def _inet(ruleset: Ruleset, there: There, known: Ruleset | None, name: str) -> TableWanted:
-    _check(ruleset)
+    check(ruleset)
     place = ruleset.placement
     table = TableWanted(name, name in (TABLE, BESIDE_TABLE), (REFUSED_UP, REFUSED_DOWN, CUT))
     _base_chains(table, place)
@@ -155,33 +151,6 @@ def _inet(ruleset: Ruleset, there: There, known: Ruleset | None, name: str) -> T
     _ends(table, place)
     _sets(table, ruleset, there, known)
     return table
-
-
-def _check(ruleset: Ruleset) -> None:
-    place = ruleset.placement
-    if place.mode not in ("router", "bridge", "local"):
-        raise ValueError(f"not a mode: {place.mode!r}")
-    for name in place.interfaces:
-        if not _INTERFACE.fullmatch(name):
-            raise ValueError(f"not an interface name: {name!r}")
-    if not place.interfaces and place.mode != "local":
-        raise ValueError("no interface of the home")
-    for mark in place.marks:
-        if not 0 < mark < 1 << 32 or mark & (mark - 1):
-            raise ValueError(f"not one bit of a mark: {mark:#x}")
-    if not 0 <= place.log_group < 1 << 16:
-        raise ValueError(f"not a group for reports: {place.log_group}")
-    used = {*ruleset.macs.values(), *ruleset.addresses.values(), place.own}
-    for name in (*ruleset.classes, *ruleset.sets, *used):
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"not a plain name: {name!r}")
-    for steps in ruleset.classes.values():
-        for step in steps:
-            if step.set and (step.set not in ruleset.sets or step.set not in ruleset.shapes):
-                raise ValueError(f"no set of that name: {step.set!r}")
-    for name in used - {EVERYBODY}:
-        if name not in ruleset.classes:
-            raise ValueError(f"no class of that name: {name!r}")
 
 
 def _classes(ruleset: Ruleset) -> dict[str, tuple[Step, ...]]:

@@ -40,10 +40,9 @@ does not depend on it: what is to be inspected waits as long as a stopped daemon
 passes only when nobody has it.
 """
 
-import re
 from typing import NamedTuple
 
-from spind.ruleset import Marks
+from spind.ruleset import Marks, check_interfaces
 
 NEW_PACKETS = 3
 """Packets of an unanswered connection: the first, and two more should that one be lost."""
@@ -66,8 +65,6 @@ packets count as payload if they have PSH, which stacks set on the last segment 
 
 ALIVE_SECONDS = 1
 """How long the dead man's switch holds: TCP sends a SYN again after this time, which then passes."""
-
-_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 
 
 class CaptureSpec(NamedTuple):
@@ -150,9 +147,7 @@ def bits(mask: int) -> Marks:
 
 def capture_rules(spec: CaptureSpec) -> list[Rule]:
     """Rules in order. ``ValueError`` for an interface name that no interface can have."""
-    for name in spec.interfaces:
-        if not _INTERFACE.fullmatch(name):
-            raise ValueError(f"not an interface name: {name!r}")
+    check_interfaces(spec.interfaces)
     if spec.inspect_mark and spec.queue_inspect in (spec.queue_dns, spec.queue_first):
         raise ValueError(f"queue {spec.queue_inspect} cannot serve inspection and something else")
     interfaces = spec.interfaces or ((NOT_LOOPBACK,) if spec.mode == "local" else ())

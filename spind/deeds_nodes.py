@@ -2,7 +2,7 @@
 """The methods that decide about nodes, one by one: names, the lists of SPIN 1.0, flow blocks. Pure."""
 
 from spind.calls import REFUSED, ApiError
-from spind.decisions import is_address_alone, listed_key
+from spind.decisions import LISTS, is_address_alone, listed_key
 from spind.desk import Desk
 from spind.events import AssignAddress, IgnoreAddress, PutRules, ResetIgnored, SetIgnored, SetName
 from spind.hostile import clean_name
@@ -12,8 +12,6 @@ from spind.nodes import Node
 from spind.rules import Rule
 from spind.shapes import Json
 from spind.views import fitting, is_flow_block
-
-LISTS = ("ignore", "block", "allow")
 
 
 class NodeDeeds:

@@ -123,8 +123,7 @@ class Enforcement:
 
     def blocks(self, conn: Conn) -> bool:
         """May the connection, by the name that it has now, not be?"""
-        rule = self._rule(conn.device.mac, conn.name, conn, outbound=conn.outbound)
-        if rule is not None and rule.action == "block":
+        if self.blocks_name(conn, conn.name):
             return True
         if conn.node.kind is not Kind.DEVICE:
             return False

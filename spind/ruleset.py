@@ -16,6 +16,8 @@ Both back-ends must mean the same by it:
   packet is none of our business. Nothing here may end the judgement of anybody else's rules.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -135,3 +137,40 @@ class ClassesChange(NamedTuple):
 
     macs: tuple[tuple[Mac, str], ...] = ()
     addresses: tuple[tuple[Address, str], ...] = ()
+
+
+_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}")
+_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
+
+
+def check_interfaces(names: Iterable[str]) -> None:
+    """``ValueError`` for what cannot be an interface's name, so that nothing else gets into rules."""
+    for name in names:
+        if not _INTERFACE.fullmatch(name):
+            raise ValueError(f"not an interface name: {name!r}")
+
+
+def check(ruleset: Ruleset) -> None:
+    """``ValueError`` for what cannot be said: names that are not plain, sets and classes that are missing."""
+    place = ruleset.placement
+    if place.mode not in ("router", "bridge", "local"):
+        raise ValueError(f"not a mode: {place.mode!r}")
+    check_interfaces(place.interfaces)
+    if not place.interfaces and place.mode != "local":
+        raise ValueError("no interface of the home")
+    for mark in place.marks:
+        if not 0 < mark < 1 << 32 or mark & (mark - 1):
+            raise ValueError(f"not one bit of a mark: {mark:#x}")
+    if not 0 <= place.log_group < 1 << 16:
+        raise ValueError(f"not a group for reports: {place.log_group}")
+    used = {*ruleset.macs.values(), *ruleset.addresses.values(), place.own}
+    for name in (*ruleset.classes, *ruleset.sets, *used):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not a plain name: {name!r}")
+    for steps in ruleset.classes.values():
+        for step in steps:
+            if step.set and (step.set not in ruleset.sets or step.set not in ruleset.shapes):
+                raise ValueError(f"no set of that name: {step.set!r}")
+    for name in used - {EVERYBODY}:
+        if name not in ruleset.classes:
+            raise ValueError(f"no class of that name: {name!r}")

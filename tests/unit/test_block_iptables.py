@@ -19,7 +19,6 @@ from spind.block_iptables_sets import (
     KINDS,
     OF_RULES,
     SetName,
-    check,
     device_sets,
     elements,
     groups,
@@ -27,7 +26,7 @@ from spind.block_iptables_sets import (
 )
 from spind.block_iptables_text import TABLES, Rules, render, render_between
 from spind.model import Address, Mac, parse_address, parse_mac
-from spind.ruleset import EVERYBODY, Action, Marks, Placement, Ruleset, Shape, Step
+from spind.ruleset import EVERYBODY, Action, Marks, Placement, Ruleset, Shape, Step, check
 from spind.wire.xtables import CHAIN_BYTES, XtRule
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "block_rules"
