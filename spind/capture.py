@@ -129,6 +129,11 @@ class Capture:
         self._crowded = 0
         self.fail_open = False
 
+    @property
+    def inspects(self) -> bool:
+        """Is it the queue for inspection, which does not fail open?"""
+        return self._inspect
+
     def start(self) -> None:
         """Bind the queue. Raises ``OSError`` where another process has it, or we may not."""
         nfqueue = netfilterqueue.NetfilterQueue()

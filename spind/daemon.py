@@ -670,6 +670,7 @@ class Daemon:
     def _status(self) -> Json:
         rules = self._rules
         mqtt = self._mqtt.counters
+        open_ended = [queue.fail_open for queue in self._queues if not queue.inspects]
         problems = [
             text
             for text in (self._capture_problem, self._conntrack_problem, self._neighbours_problem)
@@ -683,7 +684,7 @@ class Daemon:
             "capture": {
                 "backend": rules.backend if rules else "none",
                 "reason": rules.reason if rules else self._capture_problem,
-                "fail_open": bool(self._queues) and all(queue.fail_open for queue in self._queues),
+                "fail_open": bool(open_ended) and all(open_ended),
                 **_group(self._capture_counters(), "capture."),
             },
             "blocking": {**self._guard.status(), **_group(self._guard.counters(), "block.")},

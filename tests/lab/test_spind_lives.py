@@ -226,6 +226,10 @@ def test_the_brokers_view_of_its_life(home: Home) -> None:
         )
 
 
+def test_status_says_that_the_queues_fail_open(home: Home) -> None:
+    assert home.call("status")["capture"]["fail_open"] is True
+
+
 def test_two_daemons_cannot_have_one_socket(home: Home) -> None:
     second = home.lab.gateway.run(
         home.lab.gateway.python("spind", "run", "-c", home.spind.config), check=False, timeout=patient(20)
