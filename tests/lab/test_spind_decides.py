@@ -97,7 +97,9 @@ def test_what_is_ignored_stays_blocked(home: Blocks) -> None:
                 talk.begin()
                 assert talk.error() in REFUSED
                 wait_for(lambda: listener.commands("block"), "a message on the list")
-                assert not listener.commands("blocked"), "it is hidden"
+                # Of packets that were blocked earlier it may hear late, on a busy machine.
+                told = [message["result"]["to"] for message in listener.commands("blocked")]
+                assert nodes[1] not in told, "it is hidden"
             assert listener.commands("ignore")
         finally:
             for node in nodes:
