@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The edge of the web interface: listeners, connections and their bounds, on Tornado's HTTP/1.1.
+
+Owns sockets, TLS, sizes and times. Must not know what a request means: it hands whole requests to ``app`` and
+sends back what that says. Imported only where the web interface is on, since Tornado takes 5 MB.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import time
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Any, NamedTuple, cast
+
+from tornado import httputil, iostream
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+from tornado.httpserver import HTTPServer
+
+from spind import jsonrpc
+from spind.web.app import WebApp
+from spind.web.messages import (
+    Captures,
+    Feed,
+    Gate,
+    Reply,
+    Request,
+    Response,
+    Stream,
+    WebError,
+    parse_query,
+    problem,
+)
+from spind.web.pages import Pages
+from spind.web.protection import Hosts, security_headers
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = jsonrpc.MAX_REQUEST
+
+
+class WebSettings(NamedTuple):
+    """What the configuration says: ``addresses`` to listen on, PEM files of ``certificate`` and ``key``
+    (both or neither), and ``hostnames`` under which browsers may ask, beside the machine's own."""
+
+    addresses: tuple[str, ...] = ("127.0.0.1",)
+    port: int = 13026
+    certificate: str = ""
+    key: str = ""
+    hostnames: tuple[str, ...] = ()
+
+
+class Limits(NamedTuple):
+    """What one client, and all together, may take; sizes in bytes, times in seconds."""
+
+    connections: int = 256
+    streams: int = 64
+    header: int = 16 * 1024
+    body: int = MAX_BODY
+    drained: int = 1024 * 1024  # of a body that is too long: read to its end, so that the refusal arrives
+    idle: float = 30.0  # between requests, and from a request's first byte to the end of its header
+    receive: float = 15.0  # for a body
+    send: float = 30.0  # for a client to take what was written last
+    stop: float = 2.0  # for all to end when the daemon stops
+    retry: float = 15.0  # until an address that was not there is tried again
+
+
+class WebServer:
+    """The server: ``await start()``, serve, ``await stop()``; all calls from the loop's thread.
+
+    ``counters`` has ``connections`` and ``streams`` (now), ``requests``, ``refused`` (connections or streams
+    too many) and ``dropped`` (too slow).
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        api: jsonrpc.Methods,
+        settings: WebSettings,
+        gate: Gate,
+        feed: Feed,
+        captures: Captures,
+        limits: Limits = Limits(),  # noqa: B008  (immutable)
+    ) -> None:
+        """Nothing is opened before ``start``."""
+        self._loop = loop
+        self._settings = settings
+        self.limits = limits
+        self.counters = {"connections": 0, "streams": 0, "requests": 0, "refused": 0, "dropped": 0}
+        hosts = Hosts((*_own_names(), *settings.hostnames), settings.addresses)
+        self.app = WebApp(api, gate, feed, captures, hosts, Pages(), time.time)
+        self._server: _Server | None = None
+        self._port = settings.port
+        self._listening: list[str] = []
+        self._problems: dict[str, str] = {}
+        self._retry: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where the page is; empty where nothing is listened on."""
+        return self._url(self._listening[0]) if self._listening else ""
+
+    @property
+    def problems(self) -> list[str]:
+        """Sentences on what is not served, and why."""
+        return list(self._problems.values())
+
+    async def start(self) -> None:
+        """Open the listeners. What cannot be opened is logged, told by ``problems``, and tried again."""
+        try:
+            tls = _tls(self._settings.certificate, self._settings.key)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            self._problem("tls", f"no web interface: {error}")
+            return
+        self._server = _Server(
+            _Connections(self),
+            ssl_options=tls,
+            max_header_size=self.limits.header,
+            max_body_size=self.limits.drained,
+            max_buffer_size=4 * 64 * 1024,
+            idle_connection_timeout=self.limits.idle,
+            body_timeout=self.limits.receive,
+        )
+        self._server.owner = self
+        self._listen()
+
+    async def stop(self) -> None:
+        """Close the listeners, end streams and connections, within ``limits.stop`` seconds."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.stop()
+        self._listening.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self.limits.stop)
+        server.close_streams()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.close_all_connections(), self.limits.stop)
+
+    # -- listeners -----------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Open what is not open yet."""
+        self._retry = None
+        if self._server is None:
+            return
+        for address in self._settings.addresses:
+            if address in self._listening:
+                continue
+            try:
+                sock = _bind(address, self._port)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                self._problem(address, f"no web interface on {address} port {self._port}: {reason}")
+                continue
+            self._problems.pop(address, None)
+            self._port = sock.getsockname()[1]
+            self._server.add_socket(sock)
+            self._listening.append(address)
+            log.info("web interface on %s", self._url(address))
+        if len(self._listening) < len(self._settings.addresses):
+            self._retry = self._loop.call_later(self.limits.retry, self._listen)
+
+    def _url(self, address: str) -> str:
+        host = f"[{address}]" if ":" in address else address
+        return f"{'https' if self._settings.certificate else 'http'}://{host}:{self._port}/"
+
+    def _problem(self, key: str, sentence: str) -> None:
+        if self._problems.get(key) != sentence:
+            log.error("%s", sentence)
+        self._problems[key] = sentence
+
+    # -- exchanges -----------------------------------------------------------------------
+
+    def begin(self, exchange: "_Exchange") -> asyncio.Task[None]:
+        """Have a request answered; the task is held, and awaited at the stop."""
+        self.counters["requests"] += 1
+        task = self._loop.create_task(exchange.run(), name="web request")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("web request failed", exc_info=error)
+
+
+class _Server(HTTPServer):
+    """Tornado's server with a bound on its connections."""
+
+    owner: WebServer
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        super().initialize(*args, **kwargs)
+        self._streams: set[iostream.IOStream] = set()
+
+    def handle_stream(self, stream: iostream.IOStream, address: Any) -> None:
+        owner = self.owner
+        if len(self._streams) >= owner.limits.connections:
+            owner.counters["refused"] += 1
+            stream.close()
+            return
+        self._streams.add(stream)
+        owner.counters["connections"] = len(self._streams)
+        super().handle_stream(stream, address)
+
+    def close_streams(self) -> None:
+        """Cut all connections."""
+        for stream in list(self._streams):
+            stream.close()
+
+    def on_close(self, server_conn: object) -> None:
+        self._streams.discard(cast("HTTP1ServerConnection", server_conn).stream)
+        self.owner.counters["connections"] = len(self._streams)
+        super().on_close(server_conn)
+
+
+class _Connections(httputil.HTTPServerConnectionDelegate):
+    """Tells Tornado who takes a request."""
+
+    def __init__(self, owner: WebServer) -> None:
+        self._owner = owner
+
+    def start_request(
+        self, server_conn: object, request_conn: httputil.HTTPConnection
+    ) -> httputil.HTTPMessageDelegate:
+        stream = cast("HTTP1ServerConnection", server_conn).stream
+        return _Exchange(self._owner, stream, cast("HTTP1Connection", request_conn))
+
+    def on_close(self, server_conn: object) -> None:
+        pass
+
+
+class _Exchange(httputil.HTTPMessageDelegate):
+    """One request and its answer."""
+
+    def __init__(self, owner: WebServer, stream: iostream.IOStream, connection: HTTP1Connection) -> None:
+        self._owner = owner
+        self._stream = stream
+        self._connection = connection
+        self._line = httputil.RequestStartLine("", "", "")
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._too_long = False
+        self._task: asyncio.Task[None] | None = None
+
+    # -- Tornado calls these -------------------------------------------------------------
+
+    def headers_received(
+        self,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+    ) -> None:
+        self._line = cast("httputil.RequestStartLine", start_line)
+        self._headers = {name.lower(): value for name, value in headers.items()}
+
+    def data_received(self, chunk: bytes) -> None:
+        if len(self._body) + len(chunk) > self._owner.limits.body:
+            self._too_long = True
+            self._body.clear()
+        elif not self._too_long:
+            self._body += chunk
+
+    def finish(self) -> None:
+        self._connection.set_close_callback(self._gone)
+        self._task = self._owner.begin(self)
+
+    def on_connection_close(self) -> None:
+        self._gone()
+
+    def _gone(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    # -- the answer ----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Answer, and send what the answer is."""
+        secure = isinstance(self._stream, iostream.SSLIOStream)
+        try:
+            reply: Reply = await self._owner.app.answer(self._request(secure=secure))
+        except WebError as error:
+            reply = problem(error)
+            reply = reply._replace(headers=(*reply.headers, *security_headers(secure=secure)))
+        try:
+            if isinstance(reply, Stream):
+                await self._send_stream(reply)
+            else:
+                await self._send(reply)
+        except iostream.StreamClosedError:
+            pass
+
+    def _request(self, *, secure: bool) -> Request:
+        if self._too_long:
+            raise WebError(413, f"a request has at most {self._owner.limits.body} bytes")
+        sock = self._stream.socket
+        if sock is None:
+            raise iostream.StreamClosedError
+        path, _, query = self._line.path.partition("?")
+        return Request(
+            self._line.method,
+            path,
+            parse_query(query),
+            self._headers,
+            bytes(self._body),
+            sock.getpeername()[0],
+            secure,
+            sock.getsockname()[0],
+        )
+
+    async def _send(self, response: Response) -> None:
+        headers = httputil.HTTPHeaders()
+        for name, value in response.headers:
+            headers.add(name, value)
+        if response.content_type:
+            headers["Content-Type"] = response.content_type
+        if response.status not in {204, 304}:
+            headers["Content-Length"] = str(len(response.body))
+        body = b"" if self._line.method == "HEAD" or response.status in {204, 304} else response.body
+        await self._written(self._connection.write_headers(_start_line(response.status), headers, body))
+        self._connection.finish()
+
+    async def _send_stream(self, stream: Stream) -> None:
+        counters = self._owner.counters
+        try:
+            if counters["streams"] >= self._owner.limits.streams:
+                counters["refused"] += 1
+                error = WebError(503, "too many streams; try again later", (("Retry-After", "10"),))
+                secure = isinstance(self._stream, iostream.SSLIOStream)
+                refusal = problem(error)
+                await self._send(
+                    refusal._replace(headers=(*refusal.headers, *security_headers(secure=secure)))
+                )
+                return
+            counters["streams"] += 1
+            try:
+                await self._relay(stream)
+            finally:
+                counters["streams"] -= 1
+        finally:
+            stream.close()
+
+    async def _relay(self, stream: Stream) -> None:
+        """Send each item when the one before has been taken."""
+        headers = httputil.HTTPHeaders()
+        for name, value in stream.headers:
+            headers.add(name, value)
+        headers["Content-Type"] = stream.content_type
+        stream.hook(self._drop)
+        await self._written(self._connection.write_headers(_start_line(200), headers))
+        async for chunk in stream.source:
+            if chunk:
+                await self._written(self._connection.write(chunk))
+        self._connection.finish()
+
+    def _drop(self) -> None:
+        """Cut the connection of a client that is too slow."""
+        self._owner.counters["dropped"] += 1
+        self._stream.close()
+        self._gone()
+
+    async def _written(self, written: "asyncio.Future[None]") -> None:
+        try:
+            await asyncio.wait_for(written, self._owner.limits.send)
+        except TimeoutError:
+            self._drop()
+            raise iostream.StreamClosedError from None
+
+
+def _start_line(status: int) -> httputil.ResponseStartLine:
+    return httputil.ResponseStartLine("HTTP/1.1", status, HTTPStatus(status).phrase)
+
+
+def _bind(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(128)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _tls(certificate: str, key: str) -> ssl.SSLContext | None:
+    """TLS 1.2 or later with this certificate; ``None`` where there is none."""
+    if not certificate and not key:
+        return None
+    if not (certificate and key):
+        raise ValueError("spinweb_tls_certificate_file and spinweb_tls_key_file need each other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise ValueError(f"the certificate {certificate} with the key {key}: {error}") from error
+    return context
+
+
+def _own_names() -> tuple[str, ...]:
+    name = socket.gethostname()
+    return (name, f"{name}.lan") if name else ()
