@@ -244,7 +244,19 @@ class Config:
     )
     spinweb_tls_key_file: str = _web(PATH, "", "Private key (PEM) of the certificate.")
     spinweb_password_file: str = _web(
-        PATH, "", "Password file as mosquitto_passwd writes it. If it is set, users have to log in."
+        PATH,
+        "",
+        "Password file as 'spind passwd' and mosquitto_passwd write it. If it is set, users log in with what "
+        "it says; otherwise, on OpenWrt, with the router's own accounts.",
+    )
+    spinweb_token_file: str = _web(
+        PATH, "/etc/spin/tokens", "File of the tokens with which programs log in; 'spind token' writes it."
+    )
+    spinweb_provider: str = _web(
+        choice("off", "view", "act"),
+        "off",
+        "What users with the role provider may do, who are the access provider's: nothing, look, or make "
+        "rules of their own, which never go before the owner's.",
     )
 
     rpc_socket: str = _place(SOCKET, "/var/run/spin_rpc.sock", "Unix socket for JSON-RPC, for root only.")
