@@ -78,7 +78,7 @@ class Accounts(NamedTuple):
     problems: tuple[str, ...] = ()
 
     def verify(self, name: str, password: str) -> Account | None:
-        """The account, if that is its password; None else. Takes as long whoever it is, if there is anybody."""
+        """The account, if that is its password; None else. It takes as long whether or not there is one."""
         account = self.by_name.get(name)
         target = account or _NOBODY
         secret = password.encode("utf-8", "surrogatepass")
@@ -108,11 +108,11 @@ def parse(data: bytes) -> Accounts:
                 roles[name] = role if roles.get(name, role) == role else ""
             elif line and not line.startswith("#"):
                 account = _account(line)
-                if account.name in found:
-                    raise AccountError(f"{account.name!r} is there twice; the first one holds")
-                if len(found) >= MAX_ACCOUNTS:
-                    raise AccountError(f"more than {MAX_ACCOUNTS} users")
-                found[account.name] = account
+                if account.name in found or len(found) >= MAX_ACCOUNTS:
+                    reason = f"is there twice, or after {MAX_ACCOUNTS} others: it does not hold"
+                    problems.append(f"line {number}: {account.name!r} {reason}")
+                else:
+                    found[account.name] = account
         except AccountError as error:
             problems.append(f"line {number}: {error}")
     for name, role in roles.items():

@@ -13,8 +13,7 @@ from typing import Final, NamedTuple
 MOST: Final = 64
 """Sessions; the one that was unused for longest goes."""
 
-COOKIE: Final = "spin_session"
-"""Name of the cookie that holds the secret."""
+SECRET_BYTES: Final = 32
 
 SECRET_LENGTH: Final = 43
 """Characters of a secret: 256 bits in base64url without padding."""
@@ -64,14 +63,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(
-        self, secret: str, name: str, role: str, source: str, stamp: str, now: float, lifetime: Lifetime
-    ) -> None:
+    def begin(self, secret: str, session: Session) -> None:
         """Somebody logged in, and has ``secret``, random and new, from now on."""
-        self._expire(now)
-        self._sessions[_key(secret)] = Session(
-            name, role, source, stamp, now, now + lifetime.longest, lifetime.idle
-        )
+        for key in [key for key, each in self._sessions.items() if _over(each, session.used)]:
+            del self._sessions[key]
+        self._sessions[_key(secret)] = session
         if len(self._sessions) > MOST:
             self._sessions.popitem(last=False)
 
@@ -95,29 +91,6 @@ class Sessions:
         """Log out; whoever is not logged in may do so, too."""
         if len(secret) == SECRET_LENGTH:
             self._sessions.pop(_key(secret), None)
-
-    def end_all(self) -> None:
-        """Everybody has to log in again."""
-        self._sessions.clear()
-
-    def _expire(self, now: float) -> None:
-        for key in [key for key, session in self._sessions.items() if _over(session, now)]:
-            del self._sessions[key]
-
-
-def cookie_header(secret: str, seconds: int, *, secure: bool) -> str:
-    """The value of ``Set-Cookie`` (RFC 6265 section 4.1) that has a browser keep a secret.
-
-    No script reads it, and no other site makes the browser send it. ``secure`` where the page came by
-    HTTPS: it is never sent in clear then.
-    """
-    attributes = f"Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict"
-    return f"{COOKIE}={secret}; {attributes}{'; Secure' if secure else ''}"
-
-
-def forget_header(*, secure: bool) -> str:
-    """The value of ``Set-Cookie`` that has a browser forget it."""
-    return cookie_header("", 0, secure=secure)
 
 
 def _key(secret: str) -> bytes:

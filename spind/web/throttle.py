@@ -46,7 +46,7 @@ _Key = TypeVar("_Key", bytes, str)
 
 
 class _Failures(NamedTuple):
-    count: int
+    failed: int
     last: float
     name: str
     """Whose password was wrong; empty where it was several people's."""
@@ -132,11 +132,11 @@ def place_of(address: str) -> bytes:
 
 def _wait(table: OrderedDict[_Key, _Failures], key: _Key, free: int, longest: int, now: float) -> float:
     failures = table.get(key)
-    if failures is None or failures.count < free:
+    if failures is None or failures.failed < free:
         return 0
     if not 0 <= now - failures.last < FORGET:
         return 0
-    delay = min(longest, 1 << min(failures.count - free, 30))
+    delay = min(longest, 1 << min(failures.failed - free, 30))
     return max(0.0, failures.last + delay - now)
 
 
@@ -144,7 +144,7 @@ def _count(table: OrderedDict[_Key, _Failures], key: _Key, name: str, most: int,
     before = table.pop(key, None)
     if before is None or not 0 <= now - before.last < FORGET:
         before = _Failures(0, now, name)
-    table[key] = _Failures(before.count + 1, now, name if before.name == name else "")
+    table[key] = _Failures(before.failed + 1, now, name if before.name == name else "")
     if len(table) > most:
         table.popitem(last=False)
 
@@ -153,7 +153,7 @@ def _forgive(table: OrderedDict[_Key, _Failures], key: _Key) -> None:
     failures = table.get(key)
     if failures is None:
         return
-    if failures.count <= 1:
+    if failures.failed <= 1:
         del table[key]
     else:
-        table[key] = failures._replace(count=failures.count - 1)
+        table[key] = failures._replace(failed=failures.failed - 1)
