@@ -37,6 +37,8 @@ _ACTS = {
 
 # Subcommands that live in modules of their own, which have register(): (module, one line for --help).
 _MODULES = {
+    "passwd": ("spind.cli_passwd", "say who may log in to the web page, and set passwords"),
+    "token": ("spind.cli_token", "make and list tokens, with which programs log in"),
     "replay": ("spind.replay", "show what a capture file holds, as the daemon would have seen it"),
     "lab": ("spind.lab.cli", "a home in network namespaces, to try and to test"),
 }

@@ -83,6 +83,11 @@ def checked(change: Change) -> SectionChange:
             return SectionChange(MAIN, (MAIN, _about(MAIN, "")), MAIN, {"ignore_ip": wanted})
 
 
+def setting(option: str, value: str) -> SectionChange:
+    """One option of the main section; an empty value takes it away."""
+    return SectionChange(MAIN, (MAIN, _about(MAIN, "")), MAIN, {option: value})
+
+
 def node_decision(key: str, name: str, ignore: bool) -> SectionChange:
     """(name, ignore) of a device by MAC, or of a site; a device's profile stays as it is."""
     return _node_change(key, name, ignore, {})

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The password file: who may log in, with which password, in what role. Pure.
+"""The password file: who may log in, with which password. Pure.
 
 Owns the file's format, which is ``mosquitto_passwd``'s, so that SPIN 1.0's files go on working and the
 broker can use the same one:
 
     alice:$7$210000$<salt>$<hash>       PBKDF2 with HMAC-SHA-512 (RFC 8018 section 5.2), base64
     bob:$6$<salt>$<hash>                SHA-512 of password and salt, as Mosquitto 1.6 wrote it
-    #spind-role viewer bob              bob may only look; who has no such line is an owner
 
-That format has no place for a role, hence the comment: it is written together with the password in one
-step, and Mosquitto and its tools leave it alone. A role that is misspelt keeps its user out, rather than
-making an owner of a viewer. Any other line that starts with ``#`` is a comment; one that is neither is
-reported and left out, while the others hold.
+A line that is empty or starts with ``#`` says nothing; one that is broken is reported and left out, while
+the others hold. Roles are elsewhere (``web.roles``): this format has no place for them.
 
 Must not read or write a file. ``verify`` takes as long as its purpose is: some 0.2 s.
 """
@@ -25,8 +22,6 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from spind.hostile import NAME_LENGTH, clean_name
-
-ROLES: Final = ("owner", "viewer", "provider")
 
 ITERATIONS: Final = 210_000
 """Of PBKDF2 with HMAC-SHA-512, as the OWASP Password Storage Cheat Sheet has it since 2023."""
@@ -47,8 +42,6 @@ MAX_BYTES: Final = 64 * 1024
 MAX_ACCOUNTS: Final = 256
 
 _HASH_BYTES: Final = 64
-_OURS: Final = "#spind"
-_ROLE_LINE: Final = "#spind-role"
 _SHOWN: Final = 5  # problems that are told of one file
 
 
@@ -60,7 +53,6 @@ class Account(NamedTuple):
     """One user. ``iterations`` is 0 for the old kind of hash."""
 
     name: str
-    role: str
     iterations: int
     salt: bytes
     hash: bytes
@@ -93,20 +85,16 @@ class Accounts(NamedTuple):
         return account if hmac.compare_digest(found, target.hash) else None
 
 
-_NOBODY: Final = Account("", "", 0, bytes(SALT_BYTES), bytes(_HASH_BYTES))
+_NOBODY: Final = Account("", 0, bytes(SALT_BYTES), bytes(_HASH_BYTES))
 
 
 def parse(data: bytes) -> Accounts:
     """The accounts in a file's content; never raises."""
     found: dict[str, Account] = {}
-    roles: dict[str, str] = {}
     problems: list[str] = []
     for number, line in enumerate(_lines(data), 1):
         try:
-            if line.startswith(_OURS):
-                role, name = _role(line)
-                roles[name] = role if roles.get(name, role) == role else ""
-            elif line and not line.startswith("#"):
+            if line and not line.startswith("#"):
                 account = _account(line)
                 if account.name in found or len(found) >= MAX_ACCOUNTS:
                     reason = f"is there twice, or after {MAX_ACCOUNTS} others: it does not hold"
@@ -115,18 +103,9 @@ def parse(data: bytes) -> Accounts:
                     found[account.name] = account
         except AccountError as error:
             problems.append(f"line {number}: {error}")
-    for name, role in roles.items():
-        if name not in found:
-            problems.append(f"a role for {name!r}, who is not there")
-        elif role not in ROLES:
-            problems.append(f"{name!r} can not log in: the role must be one of {', '.join(ROLES)}")
-            del found[name]
     if len(problems) > _SHOWN:
         problems[_SHOWN:] = [f"{len(problems) - _SHOWN} more lines are wrong"]
-    return Accounts(
-        {name: account._replace(role=roles.get(name, "owner")) for name, account in found.items()},
-        tuple(problems),
-    )
+    return Accounts(found, tuple(problems))
 
 
 def check_name(name: str) -> str:
@@ -147,33 +126,35 @@ def check_password(password: str) -> str:
     if len(password) < LEAST_LENGTH:
         raise AccountError(f"a password has at least {LEAST_LENGTH} characters; this one has {len(password)}")
     if not is_possible(password):
-        raise AccountError(f"a password has at most {LONGEST} characters, and no line end or NUL")
+        raise AccountError(
+            f"a password has at most {LONGEST} characters, is UTF-8, and has no line end or NUL"
+        )
     return password
 
 
 def is_possible(password: str) -> bool:
     """Whether it can be anybody's password: all else is refused without a look."""
-    return 0 < len(password) <= LONGEST and not any(char in password for char in "\0\n\r")
+    if not 0 < len(password) <= LONGEST or any(char in password for char in "\0\n\r"):
+        return False
+    return not any("\ud800" <= char <= "\udfff" for char in password)  # no UTF-8: no terminal can type it
 
 
-def put(data: bytes, name: str, password: str, role: str, salt: bytes) -> bytes:
-    """The file's content with a user's new password and role; all else stays as it is."""
+def put(data: bytes, name: str, password: str, salt: bytes) -> bytes:
+    """The file's content with a user's new password; all else stays as it is."""
     check_name(name)
     check_password(password)
     derived = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS)
-    entry = f"{name}:$7${ITERATIONS}${_text(salt)}${_text(derived)}"
-    return _rewrite(data, name, [entry, *_role_lines(name, role)])
-
-
-def put_role(data: bytes, name: str, role: str) -> bytes:
-    """The file's content with a user's new role."""
-    entries = [line for line in _lines(data) if _about(line, name) and not line.startswith("#")]
-    return _rewrite(data, name, [*entries, *_role_lines(name, role)])
+    return _rewrite(data, name, [f"{name}:$7${ITERATIONS}${_text(salt)}${_text(derived)}"])
 
 
 def remove(data: bytes, name: str) -> bytes:
     """The file's content without a user."""
     return _rewrite(data, name, [])
+
+
+def mentions(data: bytes, name: str) -> bool:
+    """Whether there is a line of this user's, be it a broken one."""
+    return any(_about(line, name) for line in _lines(data))
 
 
 def _rewrite(data: bytes, name: str, lines: list[str]) -> bytes:
@@ -193,29 +174,13 @@ def _rewrite(data: bytes, name: str, lines: list[str]) -> bytes:
 
 
 def _about(line: str, name: str) -> bool:
-    if line.startswith(_OURS):
-        words = line.split(None, 2)
-        return words[0] == _ROLE_LINE and words[2:] == [name]
     return line.partition(":")[0] == name
-
-
-def _role_lines(name: str, role: str) -> list[str]:
-    if role not in ROLES:
-        raise AccountError(f"a role is one of {', '.join(ROLES)}")
-    return [] if role == "owner" else [f"{_ROLE_LINE} {role} {name}"]
 
 
 def _lines(data: bytes) -> list[str]:
     # What is no UTF-8 stays as it is in lines that are not ours. Only \n ends a line, as in C.
     text = data.decode("utf-8", "surrogateescape")
     return [line.removesuffix("\r") for line in text.split("\n")]
-
-
-def _role(line: str) -> tuple[str, str]:
-    words = line.split(None, 2)
-    if len(words) != 3 or words[0] != _ROLE_LINE:
-        raise AccountError(f"expected '{_ROLE_LINE} ROLE NAME'")
-    return words[1], check_name(words[2])
 
 
 def _account(line: str) -> Account:
@@ -230,9 +195,9 @@ def _account(line: str) -> Account:
             raise AccountError("no number of iterations")
         if not 0 < int(iterations) <= MOST_ITERATIONS:
             raise AccountError(f"iterations must be 1 to {MOST_ITERATIONS}")
-        return Account(name, "owner", int(iterations), _bytes(fields[3]), _hash(fields[4]))
+        return Account(name, int(iterations), _bytes(fields[3]), _hash(fields[4]))
     if fields[:2] == ["", "6"] and len(fields) == 4:
-        return Account(name, "owner", 0, _bytes(fields[2]), _hash(fields[3]))
+        return Account(name, 0, _bytes(fields[2]), _hash(fields[3]))
     raise AccountError(f"{name!r} has no hash of a kind known here: set the password with 'spind passwd'")
 
 

@@ -25,10 +25,11 @@ from spind.config_options import Config
 from spind.hostile import NAME_LENGTH
 from spind.model import parse_address
 from spind.text import inert
-from spind.web import accounts, tokens
-from spind.web.accounts import Account, AccountError, Accounts
+from spind.web import accounts, roles, tokens
+from spind.web.accounts import AccountError, Accounts
 from spind.web.messages import RefusedError
-from spind.web.rpcd import RouterError, RouterLogin, WrongPasswordError
+from spind.web.roles import Roles
+from spind.web.rpcd import AccountsError, RouterLogin, WrongPasswordError
 from spind.web.sessions import AT_HOME, OUTSIDE, SECRET_BYTES, Session, Sessions
 from spind.web.throttle import Throttle
 from spind.web.tokens import Tokens
@@ -40,6 +41,7 @@ MOST_LOGINS: Final = 8
 """Passwords that wait to be verified, one after the other; further logins are refused for now."""
 
 _BUSY_SECONDS: Final = 2
+_MOST_WARNINGS: Final = 16  # of one kind; further ones are not told
 _LOOK_SOON: Final = 1.0  # seconds until ubusd is asked again, while nothing is known
 _LOOK_AGAIN: Final = 30.0  # and while rpcd is not there
 
@@ -133,7 +135,7 @@ class Gate:
         self._waiting = 0
         self._logins = self._refused = 0
         self._told = ""
-        self._unprotected: set[str] = set()
+        self._warned: set[str] = set()
         self._take(settings)
 
     def _take(self, settings: GateSettings) -> None:
@@ -141,6 +143,9 @@ class Gate:
         self._loopback = all(map(_is_loopback, settings.interfaces))
         self._accounts: WatchedFile[Accounts] = WatchedFile(
             settings.password_file, accounts.MAX_BYTES, accounts.parse
+        )
+        self._roles: WatchedFile[Roles] = WatchedFile(
+            settings.password_file + roles.SUFFIX, roles.MAX_BYTES, roles.parse
         )
         self._tokens: WatchedFile[Tokens] = WatchedFile(settings.token_file, tokens.MAX_BYTES, tokens.parse)
 
@@ -230,6 +235,8 @@ class Gate:
                 return f"nobody can log in: {self._accounts.problem or f'there is no {self._accounts.path}'}"
             if not found.by_name:
                 return _NO_ACCOUNTS
+            if self._roles.get() is None and self._roles.problem:
+                return f"nobody can log in: {self._roles.problem}"
         return ""
 
     @property
@@ -266,7 +273,7 @@ class Gate:
             login = await self._login(user, password, address, now)
         except LoginError as error:
             self._refused += 1
-            log.warning("web: login of %r from %s refused: %s", inert(user, 32), inert(address, 64), error)
+            log.debug("web: login of %r from %s refused: %s", inert(user, 32), inert(address, 64), error)
             raise
         self._logins += 1
         log.info("web: %r (%s) logged in from %s", user, login.identity.role, inert(address, 64))
@@ -289,15 +296,16 @@ class Gate:
         wait = self._throttle.attempt(address, name, now)
         if wait:
             raise LoginError(f"too many failed logins: try again in {wait} s", wait)
-        if not _is_possible(user, password):
-            raise LoginError(_WRONG)
         self._waiting += 1
         try:
             session, notice = await self._verify(user, password, now)
         except WrongPasswordError as error:
+            # As often as the throttle lets it be: whoever waits is not worth a line.
+            log.warning("web: wrong name or password: %r from %s", inert(user, 32), inert(address, 64))
             raise LoginError(_WRONG) from error
-        except RouterError as error:
+        except AccountsError as error:
             self._throttle.forgive(address, name)
+            self._tell_once(f"{user}: {error}")
             raise LoginError(str(error)) from error
         finally:
             self._waiting -= 1
@@ -311,30 +319,43 @@ class Gate:
 
     async def _verify(self, user: str, password: str, now: float) -> tuple[Session, str]:
         """The session of a user with this password, and a notice."""
+        if not _is_possible(user, password):
+            raise WrongPasswordError
         if self.source == "router" and self._router is not None:
             stamp = self._router.stamp()  # before: what changes meanwhile ends it
             found = await self._router.login(user, password)
             notice = ""
             if found.unprotected:
                 notice = f"{user} has no password on this router: everybody can log in; set one"
-                if len(self._unprotected) < MOST_LOGINS and user not in self._unprotected:
-                    self._unprotected.add(user)
-                    log.warning("web: %s", notice)
+                self._tell_once(notice)
             return _session(user, found.role, "router", stamp, now), notice
-        account = await self._verify_in_thread(user, password)
-        if account is None:
-            raise WrongPasswordError
-        return _session(user, account.role, "file", account.stamp, now), ""
+        return await self._verify_in_thread(user, password, now), ""
 
-    async def _verify_in_thread(self, user: str, password: str) -> Account | None:
+    async def _verify_in_thread(self, user: str, password: str, now: float) -> Session:
         found = self._accounts.get()
-        if found is None:
-            return None
         if self._executor is None:
             # One: whoever makes us hash shall not have all of a router's cores.
             self._executor = ThreadPoolExecutor(1, "web-login")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, found.verify, user, password)
+        verify = (found or Accounts()).verify
+        account = await asyncio.get_running_loop().run_in_executor(self._executor, verify, user, password)
+        if account is None:
+            raise WrongPasswordError
+        role = self._role_of(user)
+        if not role:
+            raise AccountsError(f"the role of {user} cannot be told: see the log")
+        return _session(user, role, "file", account.stamp, now)
+
+    def _role_of(self, user: str) -> str:
+        """The role of a user of the password file now; empty where nobody can tell."""
+        found = self._roles.get()
+        if found is None:
+            return "" if self._roles.problem else "owner"
+        return found.of(user)
+
+    def _tell_once(self, warning: str) -> None:
+        if warning not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(warning)
+            log.warning("web: %s", warning)
 
     def _still(self, session: Session) -> str:
         """The role of a session's user now; empty where it is over."""
@@ -343,7 +364,8 @@ class Gate:
         if session.source == "file":
             found = self._accounts.get()
             account = found.by_name.get(session.name) if found is not None else None
-            return account.role if account is not None and account.stamp == session.stamp else ""
+            same = account is not None and account.stamp == session.stamp
+            return self._role_of(session.name) if same else ""
         return session.role if self._router is not None and self._router.stamp() == session.stamp else ""
 
     def _identity(self, name: str, role: str, via: str) -> Identity | None:

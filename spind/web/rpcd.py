@@ -33,10 +33,10 @@ _FILES: Final = ("/etc/shadow", "/etc/config/rpcd")
 
 
 class WrongPasswordError(Exception):
-    """rpcd knows no such account, or the password is another one."""
+    """There is no such account, or the password is another one."""
 
 
-class RouterError(Exception):
+class AccountsError(Exception):
     """Nothing was decided, or the account may not use SPIN. The text is for people."""
 
 
@@ -88,12 +88,12 @@ class RouterAccounts:
         return " ".join(parts)
 
     async def login(self, user: str, password: str) -> RouterLogin:
-        """The role of an account; ``WrongPasswordError`` or ``RouterError`` where nobody gets in."""
+        """The role of an account; ``WrongPasswordError`` or ``AccountsError`` where nobody gets in."""
         role = await self._role(user, password)
         try:
             # An account without a password takes any (session.c): as LuCI does, say so.
             await self._role(user, secrets.token_urlsafe(16))
-        except (WrongPasswordError, RouterError):
+        except (WrongPasswordError, AccountsError):
             return RouterLogin(role, unprotected=False)
         return RouterLogin(role, unprotected=True)
 
@@ -104,21 +104,21 @@ class RouterAccounts:
         except UbusError as error:
             if error.status == Status.PERMISSION_DENIED:
                 raise WrongPasswordError from error
-            raise RouterError(f"the router's login service (rpcd) does not answer: {error}") from error
+            raise AccountsError(f"the router's login service (rpcd) does not answer: {error}") from error
         ident = reply.get("ubus_rpc_session")
         if not isinstance(ident, str) or not 0 < len(ident) <= 64:
-            raise RouterError("the router's login service (rpcd) answers something else than a session")
+            raise AccountsError("the router's login service (rpcd) answers something else than a session")
         try:
             for role, method in _PROBES:
                 if await self._may_call(ident, method):
                     return role
         except UbusError as error:
-            raise RouterError(f"the router's login service (rpcd) does not answer: {error}") from error
+            raise AccountsError(f"the router's login service (rpcd) does not answer: {error}") from error
         finally:
             if reply.get("timeout") == RPCD_SECONDS:
                 with contextlib.suppress(UbusError):
                     await self._call("destroy", {"ubus_rpc_session": ident})
-        raise RouterError(
+        raise AccountsError(
             "this account may not use SPIN: give it the access group 'spin' in /etc/config/rpcd"
         )
 
