@@ -239,6 +239,12 @@ class Config:
         list_of(ADDRESS, 16), ("127.0.0.1",), "Addresses of this machine that the web interface listens on."
     )
     spinweb_port: int = _web(PORT, 13026, "Port that the web interface listens on.")
+    spinweb_hostnames: tuple[str, ...] = _web(
+        list_of(HOST, 16),
+        (),
+        "Names, beside this machine's own and its addresses, under which browsers may ask for the web "
+        "interface. Any other is refused, since strangers' names can be made to point here.",
+    )
     spinweb_tls_certificate_file: str = _web(
         PATH, "", "Certificate (PEM). If it and the key are set, the web interface speaks HTTPS only."
     )
