@@ -108,8 +108,8 @@ def add(data: bytes, token: Token) -> bytes:
 
 def remove(data: bytes, name: str) -> bytes:
     """The file's content without a token; ``TokenError`` where there is none of that name."""
-    lines = data.splitlines(keepends=True)
-    kept = [line for line in lines if line.split(b" ")[0].rstrip() != name.encode("utf-8", "surrogatepass")]
-    if len(kept) == len(lines):
+    lines = data.split(b"\n")
+    kept = [line for line in lines if line.split(b" ")[0] != name.encode("utf-8", "surrogatepass")]
+    if len(kept) == len(lines) or not _NAME.fullmatch(name):
         raise TokenError(f"there is no token {name!r:.70}")
-    return b"".join(kept)
+    return b"\n".join(kept)
