@@ -81,6 +81,11 @@ PURE = [
     "uci.py",
     "uci_edit.py",
     "uci_sheet.py",
+    "web/accounts.py",
+    "web/roles.py",
+    "web/sessions.py",
+    "web/throttle.py",
+    "web/tokens.py",
 ]
 IMPURE = {
     "asyncio",
