@@ -89,6 +89,11 @@ class UbusApi:
         self._calls = self._refused = self._events = self._dropped = 0
 
     @property
+    def client(self) -> UbusClient:
+        """Our connection, for whoever calls others on the bus."""
+        return self._client
+
+    @property
     def connected(self) -> bool:
         """Whether the object is on the bus."""
         return self._client.up
