@@ -19,21 +19,22 @@ import contextlib
 import logging
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
-from spind.config_options import Config
 from spind.hostile import NAME_LENGTH
 from spind.model import parse_address
 from spind.text import inert
 from spind.web import accounts, roles, tokens
 from spind.web.accounts import AccountError, Accounts
-from spind.web.messages import RefusedError
+from spind.web.identity import GateSettings, Identity, Login, LoginError
 from spind.web.roles import Roles
 from spind.web.rpcd import AccountsError, RouterLogin, WrongPasswordError
 from spind.web.sessions import AT_HOME, OUTSIDE, SECRET_BYTES, Session, Sessions
 from spind.web.throttle import Throttle
 from spind.web.tokens import Tokens
 from spind.web.watched import WatchedFile
+
+__all__ = ["Gate", "GateSettings", "Identity", "Login", "LoginError"]
 
 log = logging.getLogger(__name__)
 
@@ -47,62 +48,6 @@ _LOOK_AGAIN: Final = 30.0  # and while rpcd is not there
 
 _WRONG: Final = "the name or the password is wrong"
 _NO_ACCOUNTS: Final = "nobody can log in yet: run 'spind passwd NAME' on this machine to set a password"
-
-
-class LoginError(RefusedError):
-    """Nobody was let in. ``retry_after`` is in seconds; 0 where waiting does not help."""
-
-    @property
-    def sentence(self) -> str:
-        """Why, for people."""
-        return str(self)
-
-
-class Identity(NamedTuple):
-    """Who is asking. ``role`` is what counts: an access provider who may only look is a viewer."""
-
-    name: str
-    role: str
-    """viewer, owner or provider"""
-
-    via: str
-    """open, session or token"""
-
-    account_role: str = ""
-    """The role that the account has: provider, where ``role`` is viewer for that reason."""
-
-    @property
-    def may_write(self) -> bool:
-        """Whether methods that change something are allowed at all."""
-        return self.role != "viewer"
-
-
-class Login(NamedTuple):
-    """A session that has begun. ``seconds`` is how long it lasts at most; ``notice`` is for its user."""
-
-    cookie: str
-    identity: Identity
-    seconds: int
-    notice: str = ""
-
-
-class GateSettings(NamedTuple):
-    """The options that it obeys."""
-
-    interfaces: tuple[str, ...] = ("127.0.0.1",)
-    password_file: str = ""
-    token_file: str = ""
-    provider: str = "off"
-
-    @classmethod
-    def of(cls, config: Config) -> "GateSettings":
-        """Those of a configuration."""
-        return cls(
-            config.spinweb_interfaces,
-            config.spinweb_password_file,
-            config.spinweb_token_file,
-            config.spinweb_provider,
-        )
 
 
 class Router(Protocol):

@@ -82,6 +82,7 @@ PURE = [
     "uci_edit.py",
     "uci_sheet.py",
     "web/accounts.py",
+    "web/identity.py",
     "web/roles.py",
     "web/sessions.py",
     "web/throttle.py",
