@@ -377,7 +377,10 @@ def test_a_new_role_holds_at_once(files):
         assert gate.identify(alice.cookie, "", T0 + 1) is None
         assert "role" in (await refused(gate, "alice", GOOD, HOME)).sentence
         files.roles.unlink()
-        assert (await gate.login("alice", GOOD, HOME, T0)).identity.role == "owner"
+        alice = await gate.login("alice", GOOD, HOME, T0)
+        assert alice.identity.role == "owner"
+        files.roles.mkdir()  # cannot be read
+        assert gate.identify(alice.cookie, "", T0 + 1) is None
 
     run(scenario, files.settings())
 

@@ -108,6 +108,15 @@ def test_the_owner_at_home_is_not_kept_out_by_strangers():
     assert gate.attempt(A, "alice", T0 + 3000) == 0
 
 
+def test_a_known_address_that_fails_keeps_no_other_waiting():
+    gate = Throttle()
+    assert gate.attempt(A, "alice", T0) == 0
+    gate.succeeded(A, "alice", T0)
+    made = guess(gate, A, "alice", T0, 800)
+    assert len(made) > NAME_FREE
+    assert gate.attempt(B, "alice", made[-1]) == 0
+
+
 def test_a_new_address_waits_for_seconds_only_whatever_strangers_did_before():
     gate = Throttle()
     for number in range(3000):
