@@ -123,7 +123,7 @@ class Visit:
             reduced_motion="reduce",
         )
         self._context.add_init_script(_WATCH_POLICY)
-        self.page: "Page" = self._context.new_page()
+        self.page: Page = self._context.new_page()
         self._address = address
         self._messages: list[str] = []
         self._errors: list[str] = []
@@ -193,10 +193,8 @@ class Visit:
 
     def wait_ready(self) -> Self:
         """The page has the whole state and is live."""
-        self.until(
-            lambda: self.evaluate("window.spind?.home?.status === 'live' && window.spind.home.nodes.size > 0"),
-            "a live view of the home",
-        )
+        live = "window.spind?.home?.status === 'live' && window.spind.home.nodes.size > 0"
+        self.until(lambda: self.evaluate(live), "a live view of the home")
         return self
 
     def id(self, name: str) -> "Locator":
@@ -248,12 +246,12 @@ class Visit:
     def select_edge(self, device: int, node: int) -> None:
         """Click on the edge of a pair."""
         self.click_at(self.steady(lambda: self.edge(device, node), f"an edge {device} - {node}"))
-        self.until(lambda: self.id("block").first.is_visible(), "the panel of the edge")
+        self.until(self.id("block").first.is_visible, "the panel of the edge")
 
     def select_node(self, node: int) -> None:
         """Click on a node."""
         self.click_at(self.steady(lambda: self.node(node), f"a node {node}"))
-        self.until(lambda: self.id("rename").first.is_visible(), "the panel of the node")
+        self.until(self.id("rename").first.is_visible, "the panel of the node")
 
     # -- files ---------------------------------------------------------------------------------
 
