@@ -21,6 +21,7 @@ from spind.calls import (
 )
 from spind.commands import Command
 from spind.deeds_audit import AuditDeeds
+from spind.deeds_captures import CaptureDeeds, CapturePort
 from spind.deeds_nodes import NodeDeeds
 from spind.deeds_profiles import ProfileDeeds
 from spind.deeds_rules import RuleDeeds
@@ -52,9 +53,11 @@ class Api:
         carry_out: Callable[[list[Command]], None],
         status: Callable[[], Json] = dict,
         on_call: Callable[[], None] = lambda: None,
+        captures: CapturePort | None = None,
     ) -> None:
         """``clock`` gives Unix seconds; ``carry_out`` takes the engine's commands; ``status`` adds
-        what adapters know to the ``status`` method; ``on_call`` hears that somebody looks."""
+        what adapters know to the ``status`` method; ``on_call`` hears that somebody looks;
+        ``captures`` captures packets, where there is a live network."""
         self._engine = engine
         self._views = Views(engine, clock)
         self._desk = Desk(engine, self._views, clock, carry_out)
@@ -62,6 +65,7 @@ class Api:
         self._rules = RuleDeeds(self._desk)
         self._profiles = ProfileDeeds(self._desk)
         self._audit = AuditDeeds(self._desk)
+        self._captures = CaptureDeeds(self._desk, captures)
         self._clock = clock
         self._status = status
         self._on_call = on_call
@@ -321,6 +325,32 @@ class Api:
                 (entry,),
                 write,
                 self._audit.undo,
+            ),
+            (
+                "start_capture",
+                "Capture packets of a device, of a node, or what both exchange; 'url' gives them as pcap.",
+                (
+                    any_device,
+                    any_node,
+                    Arg("seconds", "integer", "for how long, up to limit_capture_seconds", optional=True),
+                    Arg("max_bytes", "integer", "how much, up to limit_capture_bytes", optional=True),
+                ),
+                write,
+                self._captures.start_capture,
+            ),
+            (
+                "stop_capture",
+                "End a capture; what it has can still be downloaded.",
+                (Arg("id", "integer", "id of a capture"),),
+                write,
+                self._captures.stop_capture,
+            ),
+            (
+                "list_captures",
+                "Packet captures that run or can be downloaded, the latest first.",
+                (),
+                read,
+                self._captures.list_captures,
             ),
         ]
         return [

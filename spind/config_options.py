@@ -31,7 +31,7 @@ from spind.config_kinds import (
     text,
 )
 from spind.ignore import LIMIT as IGNORE_LIMIT
-from spind.limits import Limits
+from spind.limits import CaptureLimits, Limits
 from spind.model import Mac, format_mac
 from spind.profiles import Profile, with_builtin
 from spind.rules import Rule
@@ -238,7 +238,9 @@ class Config:
     spinweb_interfaces: tuple[str, ...] = _web(
         list_of(ADDRESS, 16), ("127.0.0.1",), "Addresses of this machine that the web interface listens on."
     )
-    spinweb_port: int = _web(PORT, 13026, "Port that the web interface listens on.")
+    spinweb_port: int = _web(
+        integer(0, 65535), 13026, "Port that the web interface listens on; 0 for no web interface."
+    )
     spinweb_hostnames: tuple[str, ...] = _web(
         list_of(HOST, 16),
         (),
@@ -338,6 +340,21 @@ class Config:
         _LIMITS.blocked_addresses,
         "Addresses remembered of names that rules speak of; the least recently answered goes.",
     )
+    limit_captures: int = _option(
+        "Limits",
+        integer(1, 16),
+        CaptureLimits().captures,
+        "Packet captures, running or kept for download; the oldest that has ended goes.",
+    )
+    limit_capture_seconds: int = _option(
+        "Limits", integer(10, 86400), CaptureLimits().seconds, "Seconds that a packet capture may take."
+    )
+    limit_capture_bytes: int = _option(
+        "Limits",
+        integer(65536, 1 << 30),
+        CaptureLimits().bytes,
+        "Bytes of one packet capture. They are kept in memory, for ten minutes after its end.",
+    )
 
     devices: tuple[DeviceSection, ...] = ()
     sites: tuple[SiteSection, ...] = ()
@@ -352,6 +369,11 @@ class Config:
     def limits(self) -> Limits:
         """The ``limit_*`` options as the engine takes them."""
         return Limits(**{name: getattr(self, f"limit_{name}") for name in Limits._fields})
+
+    @property
+    def capture_limits(self) -> CaptureLimits:
+        """The limits of packet captures."""
+        return CaptureLimits(self.limit_captures, self.limit_capture_seconds, self.limit_capture_bytes)
 
     def all_profiles(self) -> dict[str, Profile]:
         """The shipped profiles and those of the file, by name."""

@@ -54,3 +54,18 @@ class Limits(NamedTuple):
 
     blocked_addresses: int = 8192
     """Addresses remembered of names that rules speak of; the least recently answered goes."""
+
+
+class CaptureLimits(NamedTuple):
+    """Bounds of packet captures, which people start: ``limit_captures``, ``limit_capture_seconds`` and
+    ``limit_capture_bytes``."""
+
+    captures: int = 4
+    """Captures, running or kept for download. At the bound the oldest that has ended goes; where all of
+    them are running, another one is refused."""
+
+    seconds: int = 3600
+    """Seconds that one may take."""
+
+    bytes: int = 32 * 1024 * 1024
+    """Size of one, in memory."""

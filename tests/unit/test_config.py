@@ -11,7 +11,7 @@ from uci_texts import random_text
 from spind.config import MAX_PROBLEMS, OPTIONS, Config, load
 from spind.config_kinds import FLAG, HOST, MASK, NETWORK, PORT, PREFIX, SOCKET, TOPIC, seconds
 from spind.config_options import OBSOLETE
-from spind.limits import Limits
+from spind.limits import CaptureLimits, Limits
 from spind.model import parse_mac
 from spind.uci import UciError, quote
 
@@ -97,7 +97,11 @@ def test_every_option_is_an_attribute_and_its_default_is_allowed():
 
 def test_limits_are_those_of_the_engine():
     assert Config().limits == Limits()
-    assert {name for name in OPTIONS if name.startswith("limit_")} == {f"limit_{f}" for f in Limits._fields}
+    captures = {"limit_captures", "limit_capture_seconds", "limit_capture_bytes"}
+    of_engine = {f"limit_{name}" for name in Limits._fields}
+    assert {name for name in OPTIONS if name.startswith("limit_")} == of_engine | captures
+    assert Config().capture_limits == CaptureLimits()
+    assert load(main("option limit_capture_bytes 70000\n"))[0].capture_limits.bytes == 70000
     assert load(main("option limit_devices 20\n"))[0].limits == Limits(devices=20)
 
 

@@ -20,6 +20,7 @@ CORE = [
     "connections.py",
     "decisions.py",
     "deeds_audit.py",
+    "deeds_captures.py",
     "deeds_nodes.py",
     "deeds_profiles.py",
     "deeds_rules.py",
@@ -37,6 +38,8 @@ CORE = [
     "named_addresses.py",
     "names.py",
     "nodes.py",
+    "pcap_filter.py",
+    "pcap_stream.py",
     "policy.py",
     "prefixes.py",
     "profiles.py",
@@ -108,6 +111,7 @@ ADAPTERS = {
     "block_log",
     "blocker",
     "capture",
+    "captures",
     "capture_rules",
     "conntrack",
     "conntrack_delete",
@@ -166,7 +170,7 @@ def test_parsers_know_nothing_but_parsers() -> None:
 
 
 def test_the_daemon_never_imports_scapy() -> None:
-    lazily = {"capfile.py", "replay.py"}
+    lazily = {"capfile.py", "pcap_child.py", "replay.py"}
     for path in ROOT.rglob("*.py"):
         if path.name not in lazily and "lab" not in path.parts:
             assert not any(module.startswith("scapy") for module in imports(path)), path
