@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The methods that decide about nodes, one by one: names, the lists of SPIN 1.0, flow blocks. Pure."""
 
-from spind.calls import REFUSED, ApiError
+from spind.calls import REFUSED, ApiError, DeniedError
 from spind.decisions import LISTS, is_address_alone, listed_key
 from spind.desk import Desk
 from spind.events import AssignAddress, IgnoreAddress, PutRules, ResetIgnored, SetIgnored, SetName
@@ -55,7 +55,7 @@ class NodeDeeds:
 
     def add_iplist_node(self, list: str, node: int) -> None:  # noqa: A002
         """Put a node on a list; it stays there with all its addresses."""
-        self._check_list(list)
+        self._check_decides(list)
         key = self._desk.decidable(node)
         if list == "ignore":
             self._desk.do(SetIgnored(node, ignored=True))
@@ -66,7 +66,7 @@ class NodeDeeds:
 
     def remove_iplist_node(self, list: str, node: int) -> None:  # noqa: A002
         """Take a node off a list."""
-        self._check_list(list)
+        self._check_decides(list)
         key = self._desk.decidable(node)
         if list == "ignore":
             self._desk.do(SetIgnored(node, ignored=False))
@@ -75,7 +75,7 @@ class NodeDeeds:
 
     def add_iplist_ip(self, list: str, ip: str) -> None:  # noqa: A002
         """Put an address or prefix on a list. A device's address means the device, with all it has."""
-        self._check_list(list)
+        self._check_decides(list)
         self._prefix(ip)
         device = self._device_at(ip)
         if device is not None and list != "ignore":
@@ -93,7 +93,7 @@ class NodeDeeds:
 
     def remove_iplist_ip(self, list: str, ip: str) -> None:  # noqa: A002
         """Take an address or prefix off a list."""
-        self._check_list(list)
+        self._check_decides(list)
         self._prefix(ip)
         if list == "ignore":
             self._desk.do(IgnoreAddress(ip, ignored=False))
@@ -172,6 +172,11 @@ class NodeDeeds:
     def _check_list(self, name: str) -> None:
         if name not in LISTS:
             raise ApiError(REFUSED, "Unknown ip list name, should be 'ignore', 'block', or 'allow'")
+
+    def _check_decides(self, name: str) -> None:
+        self._check_list(name)
+        if name == "ignore" and self._desk.caller.role == "provider":
+            raise DeniedError("what is shown is for the owner of the home only")
 
     def _prefix(self, text: str) -> None:
         try:

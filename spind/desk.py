@@ -20,6 +20,9 @@ from spind.views import Views
 _AUTHORS = {"owner": "owner", "provider": "provider"}
 """Author of a rule by the role of the caller."""
 
+_PROVIDER_SHARE = 4
+"""One of so many rules may be the provider's: the owner always has room for more."""
+
 
 class Desk:
     """Decides for the caller of the moment."""
@@ -85,6 +88,10 @@ class Desk:
 
     def new_rule(self, fields: dict[str, Any]) -> Rule:
         """The same, where there is room for one more."""
+        if self.caller.role == "provider":
+            made = sum(rule.author == "provider" for rule in self.engine.rules)
+            if made >= self.engine.limits.rules // _PROVIDER_SHARE:
+                raise UnavailableError(f"there are {made} rules of the provider's, more are not allowed")
         if self.engine.rules.full:
             raise UnavailableError(
                 f"there are {len(self.engine.rules)} rules, more are not allowed (limit_rules)"

@@ -654,3 +654,33 @@ def test_a_decision_that_the_kernel_does_not_take_yet_is_kept_and_said_to_be_pen
         bench("add_rule", ip="192.0.2.1", action="block")
     assert [rule["ip"] for rule in bench("list_rules")] == ["192.0.2.1"]
     assert bench("list_audit")["total"] == 1
+
+
+OWNERS_ONLY = [
+    ("set_device_name", {"node": 1, "name": "mine"}),
+    ("node_add_ip", {"node": 0, "ipaddr": "198.18.7.7"}),
+    ("set_ignore", {"node": 1, "ignore": True}),
+    ("add_iplist_ip", {"list": "ignore", "ip": "198.18.7.7"}),
+    ("remove_iplist_ip", {"list": "ignore", "ip": "198.18.7.7"}),
+    ("add_iplist_node", {"list": "ignore", "node": 1}),
+    ("remove_iplist_node", {"list": "ignore", "node": 1}),
+    ("reset_iplist_ignore", {}),
+    ("set_device_profile", {"device": CAMERA, "profile": ""}),
+    ("set_profile", {"profile": "mine", "default": "block"}),
+    ("remove_profile", {"profile": "local"}),
+    ("start_capture", {"device": MAC}),
+    ("dismiss_notification", {"id": 1}),
+]
+
+
+@pytest.mark.parametrize(("method", "params"), OWNERS_ONLY, ids=map(repr, OWNERS_ONLY))
+def test_what_has_no_author_is_the_owners_to_decide(method: str, params: dict) -> None:
+    assert "owner" in Desk().refused(method, PROVIDER, **params)
+
+
+def test_the_provider_cannot_use_up_the_room_for_rules() -> None:
+    desk = Desk(limits=Limits(rules=8))
+    for last in (1, 2):
+        desk("add_rule", PROVIDER, action="block", ip=f"198.18.7.{last}")
+    assert "more are not allowed" in desk.refused("add_rule", PROVIDER, action="block", ip="198.18.7.3")
+    desk("add_rule", action="block", ip="198.18.7.3")
