@@ -25,6 +25,7 @@ _NEEDED = (
     "python3-netfilterqueue",
     "python3-paho-mqtt (>= 2.1.0)",
     "python3-publicsuffixlist",
+    "python3-tornado (>= 6.5)",
     "kmod-nf-conntrack-netlink",
     "kmod-nfnetlink-log",
 )

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Lays out what the OpenWrt package installs, in an empty folder. Run by the Python that the router has.
 
-Owns the list of files with their modes, what of spind stays away, and how byte-code is made. Both ways to
-the package use it: OpenWrt's SDK (``openwrt/spind/Makefile``) and ``scripts/build-ipk``. Of what surrounds
+Owns the list of files with their modes, what of spind stays away, how byte-code is made and kept. Both ways
+to the package use it: OpenWrt's SDK (``openwrt/spind/Makefile``) and ``scripts/build-ipk``. Of what surrounds
 the files, control fields and archives, it must not know.
 
 Byte-code only, as in OpenWrt's feed: a router's Python does not write any, so sources would be compiled at
 every start. Without docstrings and column numbers (``-OO``, ``-X no_debug_ranges``), which are a fifth of
 its size; spind has no ``assert`` that would be lost. Legacy names (``daemon.pyc``), which Python takes
-without a source.
+without a source. All of it, and the page, in one zip archive, which Python imports from: a third of the size
+of the files (``docs/decisions/0010-openwrt-package.md``).
 """
 
 import argparse
@@ -16,8 +17,10 @@ import importlib.util
 import marshal
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +41,14 @@ LEFT_OUT = (
     "wire/link.py",
 )
 """Parts of spind that work on capture files or make the lab: nothing that a router runs."""
+
+
+ARCHIVE = "spind.zip"
+PATH_FILE = "spind.pth"
+"""In ``site-packages``; the second has Python look into the first (documentation of its module ``site``)."""
+
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+"""Of every member: the earliest that a zip archive can say."""
 
 
 class Item(NamedTuple):
@@ -67,9 +78,9 @@ def python_version() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def package_folder() -> str:
-    """Where the router's Python finds spind, from the root."""
-    return f"usr/lib/python{python_version()}/site-packages/spind"
+def site_packages() -> str:
+    """Where the router's Python finds modules, from the root."""
+    return f"usr/lib/python{python_version()}/site-packages"
 
 
 def shipped() -> Iterator[Path]:
@@ -91,19 +102,31 @@ def lay_out(root: Path) -> None:
         target.parent.mkdir(0o755, parents=True, exist_ok=True)
         shutil.copyfile(FILES / item.source, target)
         target.chmod(item.mode)
-    folder = root / package_folder()
-    for name in shipped():
-        source, target = CHECKOUT / "spind" / name, folder / name
-        target.parent.mkdir(0o755, parents=True, exist_ok=True)
-        if name.suffix == ".py":
-            target = target.with_suffix(".pyc")
-            target.write_bytes(compiled(source, f"/{package_folder()}/{name}"))
-        else:
-            shutil.copyfile(source, target)
-        target.chmod(0o644)
+    folder = root / site_packages()
+    folder.mkdir(0o755, parents=True)
+    write_archive(folder / ARCHIVE)
+    (folder / PATH_FILE).write_text(f"{ARCHIVE}\n")
+    for name in (ARCHIVE, PATH_FILE):
+        (folder / name).chmod(0o644)
     for path in root.rglob("*"):
         if path.is_dir():
             path.chmod(0o755)
+
+
+def write_archive(target: Path) -> None:
+    """All that is shipped of spind as a zip archive: byte-code of modules, other files as they are."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in shipped():
+            source = CHECKOUT / "spind" / name
+            member = f"spind/{name}"
+            data = source.read_bytes()
+            if name.suffix == ".py":
+                data = compiled(source, f"/{site_packages()}/{ARCHIVE}/{member}")
+                member += "c"
+            info = zipfile.ZipInfo(member, _ZIP_TIME)
+            info.create_system = 3  # Unix, so that the mode counts
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def compiled(source: Path, called: str) -> bytes:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ import spind
 from spind.client import Client, ClientError
 from spind.lab.node import wait_until
 from spind.lab.patience import patient
+from spind.web.pages import TYPES
 
 ROOT = Path(__file__).parent.parent.parent
 BUILD = ROOT / "scripts" / "build-ipk"
@@ -35,6 +37,7 @@ BUDGET = 1_536 * 1024  # bytes, of spind's own files
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SITE = f"./usr/lib/python{PYTHON}/site-packages"
+ARCHIVE = f"{SITE}/spind.zip"
 
 FILES = {
     "./etc/capabilities/spind.json": 0o644,
@@ -47,8 +50,10 @@ FILES = {
     "./usr/libexec/spin-purge": 0o755,
     "./usr/share/acl.d/spin.json": 0o644,
     "./usr/share/rpcd/acl.d/spin.json": 0o644,
+    f"{SITE}/spind.pth": 0o644,
+    ARCHIVE: 0o644,
 }
-"""Everything but spind itself, with modes."""
+"""All that is installed, with modes; spind itself is in the archive."""
 
 ROUTER_HAS_NOT = re.compile(r"/(lab/|replay|capfile|tracker|wire/dhcp|wire/link)")
 
@@ -249,10 +254,7 @@ def test_configuration_files_and_scripts(package: Package) -> None:
 
 def test_every_path_owner_and_mode(package: Package) -> None:
     infos = package.infos()
-    sources = [path.relative_to(ROOT) for path in (ROOT / "spind").rglob("*.py")]
-    modules = {f"{SITE}/{path.with_suffix('.pyc')}" for path in sources}
-    modules = {name for name in modules if not ROUTER_HAS_NOT.search(name.removeprefix(SITE))}
-    expected = FILES | dict.fromkeys(modules, 0o644)
+    expected = dict(FILES)
     folders = {parent for name in expected for parent in Path(name).parents}
     expected |= {"." if str(folder) == "." else f"./{folder}": 0o755 for folder in folders}
     assert {name: info.mode for name, info in infos.items()} == expected
@@ -263,6 +265,44 @@ def test_every_path_owner_and_mode(package: Package) -> None:
     assert list(infos) == sorted(infos, key=lambda name: Path(name).parts)
 
 
+def test_the_archive_holds_every_module_once(root: Path) -> None:
+    assert (root / SITE / "spind.pth").read_text() == "spind.zip\n"
+    paths = [path for path in (ROOT / "spind").rglob("*") if path.is_file()]
+    names = [path.relative_to(ROOT).as_posix() for path in paths if "__pycache__" not in path.parts]
+    names = [f"{name}c" if name.endswith(".py") else name for name in names]
+    with zipfile.ZipFile(root / ARCHIVE) as archive:
+        assert archive.testzip() is None
+        infos = archive.infolist()
+    held = [info.filename for info in infos]
+    assert sorted(held) == sorted(name for name in names if not ROUTER_HAS_NOT.search(f"/{name}"))
+    assert "spind/daemon.pyc" in held
+    assert {info.external_attr >> 16 for info in infos} == {0o100644}
+    assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_page_can_be_read_from_the_archive(root: Path) -> None:
+    sources = {
+        f"/static/{path.relative_to(ROOT / 'spind/web/static').as_posix()}": path.read_bytes()
+        for path in (ROOT / "spind/web/static").rglob("*")
+        if path.is_file() and path.suffix.removeprefix(".") in TYPES
+    }
+    assert sources
+    script = (
+        "import hashlib\nfrom spind.web.messages import Request\nfrom spind.web.pages import Pages\n"
+        "pages = Pages()\n"
+        "for path in pages.paths:\n"
+        "    got = pages.get(Request('GET', path, {}, {}, b'', '::1', False, '::1'))\n"
+        "    print(path, hashlib.sha256(got.body).hexdigest())\n"
+    )
+    done = _python(root, "-c", script)
+    assert done.returncode == 0, done.stderr
+    served = dict(line.split() for line in done.stdout.splitlines())
+    assert set(sources) == served.keys() - {"/", "/index.html"}
+    for path, digest in served.items():
+        source = sources["/static/index.html" if path in {"/", "/index.html"} else path]
+        assert digest == hashlib.sha256(source).hexdigest(), path
+
+
 def test_it_is_small(package: Package) -> None:
     assert sum(info.size for info in package.infos().values()) <= BUDGET
 
@@ -270,7 +310,7 @@ def test_it_is_small(package: Package) -> None:
 def _python(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     # Without the hooks of site: an editable installation of the checkout would lend what the package lacks.
     libraries = sysconfig.get_path("purelib")
-    environment = os.environ | {"PYTHONPATH": f"{root / SITE}{os.pathsep}{libraries}"}
+    environment = os.environ | {"PYTHONPATH": f"{root / ARCHIVE}{os.pathsep}{libraries}"}
     return subprocess.run(
         [sys.executable, "-S", *words], env=environment, capture_output=True, text=True, check=False, cwd=root
     )
@@ -279,12 +319,26 @@ def _python(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 def test_byte_code_runs_without_its_sources(root: Path) -> None:
     assert not list(root.rglob("*.py"))
     done = _python(root, "-c", "import spind.daemon; print(spind.daemon.__file__)")
-    assert done.stdout == f"{root / SITE.removeprefix('./')}/spind/daemon.pyc\n", done.stderr
+    assert done.stdout == f"{root / ARCHIVE}/spind/daemon.pyc\n", done.stderr
     # A traceback names the file where it would be on the router.
     done = _python(root, "-c", "from spind import model; model.parse_mac('x')")
     assert re.search(
-        rf'File "/{SITE.removeprefix("./")}/spind/model.py", line \d+, in parse_mac', done.stderr
+        rf'File "/{ARCHIVE.removeprefix("./")}/spind/model.py", line \d+, in parse_mac', done.stderr
     )
+
+
+def test_python_finds_it_by_the_path_file(root: Path) -> None:
+    # What the module "site" does for site-packages at each start.
+    script = f"import site; site.addsitedir({str(root / SITE)!r}); import spind; print(spind.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script],
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=root,
+    )
+    assert done.stdout == f"{root / ARCHIVE}/spind/__init__.pyc\n", done.stderr
 
 
 def test_commands_that_a_router_does_not_have_say_so(root: Path) -> None:
@@ -389,7 +443,7 @@ def _configured(root: Path, folder: Path) -> Path:
 @contextmanager
 def running(root: Path, config: Path, inside: list[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """The installed daemon, as procd starts it."""
-    environment = os.environ | {"PYTHONPATH": str(root / SITE)}
+    environment = os.environ | {"PYTHONPATH": str(root / ARCHIVE)}
     command = [*inside, sys.executable, str(root / "usr/bin/spind"), "run", "-c", str(config)]
     with log.open("wb") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process:
         try:
@@ -434,7 +488,7 @@ def test_it_runs_from_where_it_was_unpacked(root: Path, tmp_path: Path) -> None:
         assert "spin" in left[0].stdout or "SPIN" in left[1].stdout
         purge = subprocess.run(
             [*inside, sys.executable, root / "usr/libexec/spin-purge"],
-            env=os.environ | {"PYTHONPATH": str(root / SITE)},
+            env=os.environ | {"PYTHONPATH": str(root / ARCHIVE)},
             capture_output=True,
             text=True,
             check=False,

@@ -153,7 +153,13 @@ def feed(topdir: Path) -> Packages:
 
 def test_all_of_the_feed_is_there(feed: Packages) -> None:
     names = {name for name in feed.fields if not name.endswith("-src")}
-    modules = {"python3-iptables", "python3-netfilterqueue", "python3-paho-mqtt", "python3-publicsuffixlist"}
+    modules = {
+        "python3-iptables",
+        "python3-netfilterqueue",
+        "python3-paho-mqtt",
+        "python3-publicsuffixlist",
+        "python3-tornado",
+    }
     assert names == modules | {"spind", "spind-iptables"}
     assert {f"{name}-src" for name in modules} <= set(feed.fields)
     for fields in feed.fields.values():
