@@ -11,7 +11,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,13 +78,28 @@ def call_in(namespace: str, function: Callable[[], T]) -> T:
     return result[0]
 
 
+@contextmanager
+def visiting(namespace: str) -> Iterator[None]:
+    """The calling thread is in ``namespace`` meanwhile, and so is every process that it starts."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(namespace)
+        yield
+    finally:
+        _set(home, "the namespace before")
+
+
 def enter(namespace: str) -> None:
     """Move the calling thread into ``namespace`` for good."""
-    descriptor = os.open(NETNS_DIR / namespace, os.O_RDONLY | os.O_CLOEXEC)
+    _set(os.open(NETNS_DIR / namespace, os.O_RDONLY | os.O_CLOEXEC), f"namespace {namespace}")
+
+
+def _set(descriptor: int, what: str) -> None:
+    """Enter, and close the descriptor."""
     try:
         if _LIBC.setns(descriptor, _CLONE_NEWNET) != 0:
             number = ctypes.get_errno()
-            raise LabError(f"cannot enter namespace {namespace}: {os.strerror(number)}")
+            raise LabError(f"cannot enter {what}: {os.strerror(number)}")
     finally:
         os.close(descriptor)
 

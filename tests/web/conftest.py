@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from web_browser import Visit, chromium, program
+from web_browser import Visit
 from web_home import Pair, WebHome, web_home
+
+from spind.lab import LabError, chromium
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +17,10 @@ def home() -> Iterator[WebHome]:
     """A home that tests share: each leaves its rules, names and hidden nodes as it found them."""
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
-    program()  # skips before a lab is built in vain
+    try:
+        chromium.program()
+    except LabError as error:
+        pytest.skip(str(error))
     with web_home() as fresh:
         fresh.live(4)
         yield fresh
@@ -24,7 +29,7 @@ def home() -> Iterator[WebHome]:
 @pytest.fixture(scope="module")
 def browser(home: WebHome) -> Iterator[Any]:
     """A browser in the home's gateway. It is a module's, since other tests have loops of their own."""
-    with chromium(home.lab.gateway.namespace) as started:
+    with chromium.browser(home.lab.gateway.namespace) as started:
         yield started
 
 

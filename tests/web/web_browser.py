@@ -6,23 +6,16 @@ loopback and nothing else. A ``Visit`` keeps every message of the console, every
 violation of the content security policy and every address that was asked for, and says so at its end.
 """
 
-import contextlib
-import ctypes
-import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-import pytest
-
-from spind.lab import netns
 from spind.lab.patience import patient
 
-if TYPE_CHECKING:  # importing it takes long, and most runs of a few tests do without
+if TYPE_CHECKING:  # importing it takes long, and many runs do without these tests
     from playwright.sync_api import Browser, ConsoleMessage, Download, Locator, Page, Request
 
 ROOT = Path(__file__).parents[2]
@@ -35,18 +28,6 @@ PAGE = f"http://{HOST}/"
 PATIENCE = 10.0
 """Seconds in which the page is to show something; the machine may be busy."""
 
-ARGUMENTS = (
-    "--no-sandbox",  # everything here runs as root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # Whatever asks for a name anyway gets none.
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-)
-
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
 
@@ -55,46 +36,6 @@ window.__violations = [];
 document.addEventListener('securitypolicyviolation', (e) =>
   window.__violations.push(`${e.violatedDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber}`));
 """
-
-
-def program() -> str:
-    """Debian's Chromium; the test is skipped where it is not installed."""
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("chromium is not installed: scripts/setup --test does that")
-    return found
-
-
-@contextlib.contextmanager
-def _inside(namespace: str) -> Iterator[None]:
-    """This thread is in another network namespace meanwhile, and so are processes that it starts."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        netns.enter(namespace)
-        yield
-    finally:
-        libc = ctypes.CDLL(None, use_errno=True)
-        status = libc.setns(home, 0x40000000)  # CLONE_NEWNET, sched.h
-        os.close(home)
-        assert status == 0, os.strerror(ctypes.get_errno())
-
-
-@contextlib.contextmanager
-def chromium(namespace: str) -> Iterator["Browser"]:
-    """A headless browser in a namespace. One thread has one at a time."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - see above
-
-    where = program()
-    with _inside(namespace):
-        playwright = sync_playwright().start()
-    try:
-        browser = playwright.chromium.launch(executable_path=where, args=list(ARGUMENTS))
-        try:
-            yield browser
-        finally:
-            browser.close()
-    finally:
-        playwright.stop()
 
 
 class Visit:
