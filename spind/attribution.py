@@ -149,4 +149,4 @@ class Attributor:
         if conn.counts is not None and conn.flow_key != old:
             self._flows.move(old, conn.flow_key, conn.counts, now)
         if conn.counts is not None:
-            self._flows.get(conn.flow_key, now).describe(name, evidence)
+            self._flows.describe(conn.flow_key, name, evidence, now)

@@ -67,6 +67,11 @@ class Audit:
         self._append(entry)
         return entry
 
+    @property
+    def last_id(self) -> int:
+        """The id of the latest entry, 0 before the first."""
+        return self._last_id
+
     def get(self, entry_id: int) -> Entry | None:
         """The entry with this id."""
         return next((entry for entry in self._entries if entry.id == entry_id), None)

@@ -9,6 +9,7 @@ first message that mentions it.
 from typing import NamedTuple
 
 from spind.changes import Change
+from spind.flows import FlowKey
 from spind.model import Address, ConnKey, Mac
 from spind.ruleset import ClassesChange, Ruleset, SetChange
 
@@ -137,9 +138,10 @@ class CutConnections(NamedTuple):
 
 
 class BlockedReport(NamedTuple):
-    """A packet was blocked: a row as in ``SPIN/traffic``."""
+    """A packet was blocked: a row as in ``SPIN/traffic``, and the flow that it is of."""
 
     flow: Json
+    key: FlowKey | None = None
 
 
 class KeepName(NamedTuple):
@@ -156,6 +158,18 @@ class SaveState(NamedTuple):
 
     ids: dict[str, int]
     profiles: dict[str, str]
+
+
+class Notify(NamedTuple):
+    """Something that people should hear of: an item of ``list_notifications``."""
+
+    notification: Json
+
+
+class Dismissed(NamedTuple):
+    """Somebody has seen the notification with this id: it is not listed any more."""
+
+    id: int
 
 
 class Notice(NamedTuple):
@@ -182,5 +196,7 @@ Command = (
     | BlockedReport
     | KeepName
     | SaveState
+    | Notify
+    | Dismissed
     | Notice
 )

@@ -209,8 +209,7 @@ class Enforcement:
         turned = ConnKey(key.proto, key.dst, key.dport, key.src, key.sport)
         conn = conn or self._connections.get(turned)
         if conn is not None and not (conn.device.deleted or conn.node.deleted):
-            flow = self._flows.get(conn.flow_key, now)
-            name, evidence = conn.name, conn.evidence
+            flow_key, name, evidence = conn.flow_key, conn.name, conn.evidence
         else:
             party = self._attributor.peer_of_blocked(key, sender, up=event.up, now=now)
             if party is None:
@@ -218,11 +217,9 @@ class Enforcement:
             device, node, name, evidence = party
             port = key.dport >> 8 if key.proto in (IPPROTO_ICMP, IPPROTO_ICMPV6) else key.dport
             family = 4 if len(key.src) == 4 else 6
-            flow = self._flows.get(FlowKey(device.id, node.id, key.proto, port, family, not event.up), now)
-        flow.describe(name, evidence)
-        flow.blocked += 1
-        flow.lastseen = now
-        return flow.key, name
+            flow_key = FlowKey(device.id, node.id, key.proto, port, family, not event.up)
+        self._flows.block(flow_key, name, evidence, now)
+        return flow_key, name
 
     # -- inside --------------------------------------------------------------------------
 

@@ -42,9 +42,10 @@ from spind.events import (
     Traffic,
     TrafficEnd,
 )
-from spind.flows import ZERO, Flows
+from spind.flows import ZERO, FlowKey, Flows
 from spind.ignore import IgnoreList
 from spind.limits import Limits
+from spind.lookout import Lookout
 from spind.model import (
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
@@ -57,6 +58,7 @@ from spind.model import (
 )
 from spind.names import Names
 from spind.nodes import Node, Nodes
+from spind.notifications import Notifications
 from spind.policy import Policy
 from spind.report import TrafficRows
 from spind.resolver_streams import ResolverStreams
@@ -163,6 +165,8 @@ class Engine:
         self.enforcement = Enforcement(
             self.nodes, self.flows, self.connections, self.attributor, self.decisions, self.policy
         )
+        self.notifications = Notifications()
+        self.lookout = Lookout(self.nodes, self.notifications, self.limits, fresh=not ids)
         self._reported = 0.0
         self._own_mac: Mac | None = None
         self._ids_saved = float("-inf")
@@ -208,8 +212,18 @@ class Engine:
                 self._announce(node, now, out, at_once=True)
         return out + commands
 
+    def notify(
+        self, now: float, kind: str, key: str, args: tuple[str, ...] = (), device: int = 0, node: int = 0
+    ) -> list[Command]:
+        """Tell people something, for whoever detects it: see ``Notifications.notify``. What follows is to be
+        carried out. Within ``handle`` use ``notifications`` itself: what it has goes along."""
+        self.notifications.notify(now, kind, key, args, device, node)
+        return self.notifications.take()
+
     def _settled(self, commands: list[Command]) -> list[Command]:
-        """With what the kernel has to be told, if anything."""
+        """With what the kernel has to be told, and people, if anything."""
+        if self.notifications.pending:
+            commands += self.notifications.take()
         if self.nodes.moved or self.decisions.touched or self.policy.pending:
             return self.enforcement.settle() + commands
         return commands
@@ -222,6 +236,8 @@ class Engine:
         """The clock was set by ``delta`` seconds: all that is remembered keeps its age."""
         for table in (self.nodes, self.names, self.flows, self.connections, self.policy):
             table.shift(delta)
+        self.notifications.shift(delta)
+        self.lookout.shift(delta)
         self._reported += delta
         self._counters_published += delta
 
@@ -288,7 +304,7 @@ class Engine:
         asked = conn.name
         self.attributor.rename(conn, finding.name, finding.evidence, now)
         if finding.ech and asked and asked != finding.name:
-            self.flows.get(conn.flow_key, now).note = "ech"
+            self.flows.remark(conn.flow_key, "ech", now)
         self.enforcement.named(conn, now)
 
     def _inspect(self, packet: Packet, sender: Node | None, now: float) -> list[Command]:
@@ -359,13 +375,10 @@ class Engine:
         blocks."""
         conn.done = True
         self.enforcement.note_cut(conn.key)
-        flow = self.flows.get(conn.flow_key, now)
-        flow.describe(conn.name, conn.evidence)
-        flow.blocked += 1
-        flow.lastseen = now
+        self.flows.block(conn.flow_key, conn.name, conn.evidence, now)
         if not self.enforcement.may_report(now):
             return [CUT]
-        return [*self._blocked_report(conn.device, conn.node, packet, now, up=conn.outbound), CUT]
+        return [*self._blocked_report(conn.flow_key, packet, conn.name, now, up=conn.outbound), CUT]
 
     def _from_outside(self, packet: Packet) -> bool:
         nodes = self.nodes
@@ -628,16 +641,16 @@ class Engine:
         found = self.enforcement.blocked(event, sender, now)
         if found is None:
             return []
-        key = found[0]
+        key, name = found
+        return self._blocked_report(key, packet, name, now, up=event.up)
+
+    def _blocked_report(
+        self, key: FlowKey, packet: Packet, name: str, now: float, *, up: bool
+    ) -> list[Command]:
+        """The message that a packet of this flow was blocked, unless nobody wants to see it."""
         device, node = self.nodes.by_id.get(key.device), self.nodes.by_id.get(key.node)
         if device is None or node is None:
             return []
-        return self._blocked_report(device, node, packet, now, up=event.up)
-
-    def _blocked_report(
-        self, device: Node, node: Node, packet: Packet, now: float, *, up: bool
-    ) -> list[Command]:
-        """The message that a packet was blocked, unless nobody wants to see it."""
         if device.ignored or node.ignored or self.ignored.hides(packet.src, packet.dst):
             return []
         out: list[Command] = []
@@ -654,7 +667,9 @@ class Engine:
             "size": packet.length,
             "count": 1,
         }
-        return [*out, BlockedReport(row)]
+        if not key.inbound:
+            self.lookout.blocked(device, node, name, now)
+        return [*out, BlockedReport(row, key)]
 
     # -- time ----------------------------------------------------------------------------
 
@@ -663,7 +678,10 @@ class Engine:
         self.names.expire(now)
         self.policy.expire(now)
         self.nodes.expire(now, self.retain)
-        out = self._gone(self._outcome(self.decisions.turn(now), now), now)
+        changed, ended = self.decisions.turn(now)
+        self.lookout.ended(ended, now)
+        self.lookout.tick(self._losses(), now)
+        out = self._gone(self._outcome((changed, ended), now), now)
         if now - self._reported >= REPORT_SECONDS:
             out += self._make_report(now)
         for node in self.nodes:
@@ -716,6 +734,17 @@ class Engine:
         self.kernel.update(event.values)
         return []
 
+    def _losses(self) -> dict[str, int]:
+        """What tables forgot because they were full."""
+        return {
+            "engine.devices-evicted": self.nodes.evicted_devices,
+            "engine.sites-evicted": self.nodes.evicted_sites,
+            "engine.connections-evicted": self.connections.evicted,
+            "engine.flows-evicted": self.flows.evicted,
+            "engine.names-evicted": self.names.evicted,
+            "engine.blocked-addresses-evicted": self.policy.named.evicted,
+        }
+
     def statistics(self) -> dict[str, int]:
         """Every counter and table size, by dotted name."""
         return {
@@ -725,19 +754,15 @@ class Engine:
             "engine.connections": len(self.connections),
             "engine.flows": len(self.flows),
             "engine.names": self.names.size,
-            "engine.devices-evicted": self.nodes.evicted_devices,
-            "engine.sites-evicted": self.nodes.evicted_sites,
+            **self._losses(),
             "engine.sites-overflowed": self.nodes.overflowed_sites,
-            "engine.connections-evicted": self.connections.evicted,
-            "engine.flows-evicted": self.flows.evicted,
-            "engine.names-evicted": self.names.evicted,
             "engine.answers-unasked": self.names.answers_unasked,
             "engine.window-cells-folded": self.flows.cells_folded,
             "engine.rules": len(self.rules),
             "engine.rules-in-force": len(self.policy.ids),
             "engine.blocked-addresses": len(self.policy.named),
-            "engine.blocked-addresses-evicted": self.policy.named.evicted,
             "engine.connections-cut": self.enforcement.cut,
+            "engine.notifications-suppressed": self.notifications.suppressed,
             "conntrack.entries": self.conntrack_entries,
             **self.kernel,
         }

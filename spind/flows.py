@@ -70,6 +70,11 @@ class Flow:
             self.evidence = evidence
 
     @property
+    def used(self) -> bool:
+        """Was anything transferred, or tried, since we look?"""
+        return bool(self.up_packets or self.down_packets or self.blocked)
+
+    @property
     def is_icmp(self) -> bool:
         """ICMP flows carry a type where others carry a port."""
         return self.key.proto in (IPPROTO_ICMP, IPPROTO_ICMPV6)
@@ -103,6 +108,50 @@ class Step(NamedTuple):
     counts: Counts
 
 
+class Cell(NamedTuple):
+    """One cell of the time series: what ``device`` exchanged with ``node`` (0: with whoever has no cell of
+    its own) in the step that begins at ``time``, Unix seconds."""
+
+    time: int
+    device: int
+    node: int
+
+
+class Journal:
+    """What of the flows and of the time series was touched since somebody last looked, dropped flows
+    included; the values are in the tables.
+
+    Bounded: where more is touched than the tables hold, ``overflowed`` says that all of it has to be read
+    again.
+    """
+
+    __slots__ = ("cells", "flows", "limit", "overflowed")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.overflowed = False
+        self.flows: dict[FlowKey, None] = {}  # in the order of the first touch
+        self.cells: dict[Cell, None] = {}
+
+    def touch_flow(self, key: FlowKey) -> None:
+        """The flow is new, has other values, or is gone."""
+        self.flows[key] = None
+        if len(self.flows) > self.limit:
+            self.overflow()
+
+    def touch_cell(self, time: int, device: int, node: int) -> None:
+        """The cell is new or has other values."""
+        self.cells[Cell(time, device, node)] = None
+        if len(self.cells) > self.limit:
+            self.overflow()
+
+    def overflow(self) -> None:
+        """Nobody knows any more what was touched."""
+        self.overflowed = True
+        self.flows.clear()
+        self.cells.clear()
+
+
 class Flows:
     """All flows and what is derived from the same numbers."""
 
@@ -117,9 +166,24 @@ class Flows:
         self._cells = 0
         self.evicted = 0
         self.cells_folded = 0
+        self.journal: Journal | None = None
+        """What changes, while somebody listens (``listen``)."""
 
     def __len__(self) -> int:
         return len(self._flows)
+
+    def listen(self, journal: Journal | None) -> Journal | None:
+        """From now on note changes in ``journal`` (``None``: nowhere); the one that they were noted in."""
+        old, self.journal = self.journal, journal
+        return old
+
+    def new_journal(self) -> Journal:
+        """An empty journal, with room for everything that there may be twice over."""
+        return Journal(2 * max(self._limits.flows, self._limits.window_cells))
+
+    def find(self, key: FlowKey) -> Flow | None:
+        """The flow with this key, if there is one."""
+        return self._flows.get(key)
 
     def get(self, key: FlowKey, now: float) -> Flow:
         """The flow with this key, made if it is new."""
@@ -146,6 +210,8 @@ class Flows:
         flow.down_packets += down_packets
         flow.lastseen = now
         self._flows.move_to_end(key)
+        if self.journal is not None:
+            self.journal.touch_flow(key)
         slot = (key.device, key.family)
         total = self._totals.get(slot)
         if total is None:
@@ -156,6 +222,24 @@ class Flows:
             row[1] += down_bytes
             row[2] += up_packets
             row[3] += down_packets
+
+    def block(self, key: FlowKey, name: str, evidence: Evidence, now: float) -> None:
+        """A packet of this flow, to ``name``, was blocked and is reported."""
+        flow = self.get(key, now)
+        flow.describe(name, evidence)
+        flow.blocked += 1
+        flow.lastseen = now
+        self._touched(key)
+
+    def describe(self, key: FlowKey, name: str, evidence: Evidence, now: float) -> None:
+        """See ``Flow.describe``."""
+        self.get(key, now).describe(name, evidence)
+        self._touched(key)
+
+    def remark(self, key: FlowKey, note: str, now: float) -> None:
+        """See ``Flow.note``."""
+        self.get(key, now).note = note
+        self._touched(key)
 
     def move(self, old: FlowKey, new: FlowKey, counts: Counts, now: float) -> Flow:
         """Traffic that had been counted under ``old`` belongs to ``new``: a name came to light."""
@@ -179,6 +263,9 @@ class Flows:
             target.down_packets += taken[3]
             if not source.up_packets and not source.down_packets and not source.blocked:
                 self._drop(old)
+            else:
+                self._touched(old)
+            self._touched(new)
         return target
 
     def rename_node(self, old: int, new: int, now: float) -> None:
@@ -196,6 +283,7 @@ class Flows:
             target.lastseen = max(target.lastseen, flow.lastseen)
             target.blocked += flow.blocked
             target.describe(flow.name, flow.evidence)
+            self._touched(fresh)
             self._drop(key)
         for family in (4, 6):
             total = self._totals.pop((old, family), None)
@@ -203,6 +291,7 @@ class Flows:
                 into = self._totals.setdefault((new, family), [0, 0, 0, 0])
                 for i, value in enumerate(total):
                     into[i] += value
+        self._rename_cells(old, new)
 
     def forget_node(self, node: int) -> None:
         """A node is gone, and so are its flows."""
@@ -218,6 +307,8 @@ class Flows:
             flow.lastseen += delta
         steps = round(delta / WINDOW_STEP) * WINDOW_STEP
         self._steps = deque((time + steps, cells) for time, cells in self._steps)
+        if self.journal is not None:
+            self.journal.overflow()
 
     # -- views ---------------------------------------------------------------------------
 
@@ -249,16 +340,64 @@ class Flows:
                     row[i] += values[i]
         return [Step(begin + i * step, Counts(*row)) for i, row in enumerate(sums)]
 
+    def keys(self) -> list[FlowKey]:
+        """The keys of all flows."""
+        return list(self._flows)
+
+    def cells(self) -> list[tuple[int, list[tuple[int, int]]]]:
+        """The time series as it is, oldest first: of each step its time, and its cells' (device, node)."""
+        return [(time, list(cells)) for time, cells in self._steps]
+
+    def cells_of(self, parties: set[int]) -> list[Cell]:
+        """The cells that one of these takes part in."""
+        return [
+            Cell(time, device, node)
+            for time, cells in self._steps
+            for device, node in cells
+            if device in parties or node in parties
+        ]
+
+    def cell_values(self, time: int, device: int, node: int) -> Counts | None:
+        """The values of a cell, if there is such a cell."""
+        steps = self._steps
+        if not steps:
+            return None
+        # The newest ones are asked for most.
+        for at, cells in reversed(steps):
+            if at == time:
+                values = cells.get((device, node))
+                return None if values is None else Counts(*values)
+            if at < time:
+                return None
+        return None
+
     # -- inside --------------------------------------------------------------------------
 
     def _drop(self, key: FlowKey) -> None:
         if self._flows.pop(key, None) is None:
             return
+        self._touched(key)
         for party in {key.device, key.node}:
             own = self._by_party[party]
             del own[key]
             if not own:
                 del self._by_party[party]
+
+    def _touched(self, key: FlowKey) -> None:
+        if self.journal is not None:
+            self.journal.touch_flow(key)
+
+    def _rename_cells(self, old: int, new: int) -> None:
+        for time, cells in self._steps:
+            for pair in [pair for pair in cells if old in pair]:
+                values = cells.pop(pair)
+                device, node = (new if end == old else end for end in pair)
+                into = cells.setdefault((device, node), [0, 0, 0, 0])
+                for i, value in enumerate(values):
+                    into[i] += value
+                if self.journal is not None:
+                    self.journal.touch_cell(time, device, node)
+        self._cells = sum(len(cells) for _, cells in self._steps)
 
     def _cell(self, device: int, node: int, now: float) -> list[int]:
         time = int(now) // WINDOW_STEP * WINDOW_STEP
@@ -271,10 +410,11 @@ class Flows:
         if cell is None:
             if self._cells >= self._limits.window_cells:
                 self.cells_folded += 1
-                cell = cells.get((device, 0))
-                if cell is not None:
-                    return cell
                 node = 0
-            cell = cells[device, node] = [0, 0, 0, 0]
-            self._cells += 1
+                cell = cells.get((device, 0))
+            if cell is None:
+                cell = cells[device, node] = [0, 0, 0, 0]
+                self._cells += 1
+        if self.journal is not None:
+            self.journal.touch_cell(self._steps[-1][0], device, node)
         return cell

@@ -165,6 +165,8 @@ class Nodes:
         """(old, new) pairs since the owner last emptied this list."""
         self.moved: list[Node] = []
         """Devices that are new or have other addresses since the owner last emptied this list."""
+        self.newcomers: list[Node] = []
+        """Devices that were never seen before, until the owner takes them out; the oldest goes."""
         self.evicted_devices = 0
         self.evicted_sites = 0
         self.overflowed_sites = 0
@@ -240,6 +242,9 @@ class Nodes:
         self.devices[mac] = node
         self._apply_decision(node)
         self.moved.append(node)
+        if not known and text not in self._decisions:
+            self.newcomers.append(node)
+            del self.newcomers[: -self._limits.devices]
         return node
 
     def learn(self, device: Node, address: Address, now: float, *, sure: bool) -> None:

@@ -34,6 +34,8 @@ class RuleBook:
         self._timed: set[int] = set()
         self._last_id = 0
         self._looked: tuple[int, int] | None = None
+        self.revision = 0
+        """Grows whenever a rule is entered, taken out, or turned on or off by the time."""
 
     def __len__(self) -> int:
         return len(self._rules)
@@ -62,6 +64,7 @@ class RuleBook:
     def put(self, rule: Rule, now: float) -> bool:
         """Enter a rule, in place of one with its id; True if it is in force now."""
         self.remove(rule.id)
+        self.revision += 1
         self._last_id = max(self._last_id, rule.id)
         self._rules[rule.id] = rule
         if rule.schedule:
@@ -75,6 +78,7 @@ class RuleBook:
 
     def remove(self, rule_id: int) -> Rule | None:
         """Take a rule out; the rule, if it was there."""
+        self.revision += 1
         rule = self._rules.pop(rule_id, None)
         self._schedules.pop(rule_id, None)
         self._in_force.discard(rule_id)
@@ -97,6 +101,7 @@ class RuleBook:
                 self.remove(rule_id)
                 turned.ended.append(rule)
             elif not (same and rule.schedule) and self._active(rule, now) != (rule_id in self._in_force):
+                self.revision += 1
                 self._in_force ^= {rule_id}
                 (turned.began if rule_id in self._in_force else turned.ceased).append(rule)
         return turned

@@ -116,9 +116,10 @@ class Views:
             if (not kind or node.kind == kind) and (not wanted or _matches(node, wanted))
         ]
         found.sort(key=lambda node: (-int(node.lastseen), node.id))
-        return _page(found, limit, offset, self._node_item)
+        return _page(found, limit, offset, self.node_item)
 
-    def _node_item(self, node: Node) -> Json:
+    def node_item(self, node: Node) -> Json:
+        """A node as ``list_nodes`` has it, and devices with profile and totals."""
         shape = node_details(node)
         if node.kind is Kind.DEVICE:
             shape["profile"] = self._engine.nodes.profile_of(node)
@@ -139,13 +140,13 @@ class Views:
             key = flow.key
             turned = bool(party) and key.device != party
             peer = key.device if turned else key.node
-            if not (flow.up_packets or flow.down_packets or flow.blocked):
+            if not flow.used:
                 continue  # known from before the start, silent since
             if flow.lastseen < since or (node and node not in (peer, 0 if party else key.device)):
                 continue
             if not (party or node):
                 ends = (engine.nodes.by_id.get(key.device), engine.nodes.by_id.get(key.node))
-                if any(self._hidden(end) for end in ends):
+                if any(self.hidden(end) for end in ends):
                     continue
             found.append((flow, turned))
         found.sort(key=lambda item: -item[0].lastseen)
@@ -169,7 +170,8 @@ class Views:
         """One page of anything."""
         return _page(items, limit, offset, shape)
 
-    def _hidden(self, node: Node | None) -> bool:
+    def hidden(self, node: Node | None) -> bool:
+        """Does nobody want to see what this node exchanges? So of nodes that are not there, too."""
         if node is None or node.ignored:
             return True
         addresses = node.addresses
