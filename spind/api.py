@@ -23,6 +23,7 @@ from spind.commands import Command
 from spind.deeds_audit import AuditDeeds
 from spind.deeds_captures import CaptureDeeds, CapturePort
 from spind.deeds_nodes import NodeDeeds
+from spind.deeds_notifications import NotificationDeeds
 from spind.deeds_profiles import ProfileDeeds
 from spind.deeds_rules import RuleDeeds
 from spind.desk import Desk
@@ -41,6 +42,24 @@ __all__ = [
     "Caller",
     "Method",
 ]
+
+
+_PROVIDER_WRITES = frozenset(
+    {
+        "add_rule",
+        "remove_rule",
+        "add_iplist_node",
+        "remove_iplist_node",
+        "add_iplist_ip",
+        "remove_iplist_ip",
+        "set_flow_block",
+        "set_device_flow_block",
+        "undo",
+    }
+)
+"""With these an access provider blocks and allows, and takes its own decisions back: what it decides has an
+author, and the owner's decisions go first. Names, profiles, what is shown and what is captured are the
+owner's, since there nobody could tell who decided."""
 
 
 class Api:
@@ -65,6 +84,7 @@ class Api:
         self._rules = RuleDeeds(self._desk)
         self._profiles = ProfileDeeds(self._desk)
         self._audit = AuditDeeds(self._desk)
+        self._notifications = NotificationDeeds(self._desk)
         self._captures = CaptureDeeds(self._desk, captures)
         self._clock = clock
         self._status = status
@@ -77,8 +97,7 @@ class Api:
         method = self.methods.get(name)
         if method is None:
             raise ApiError(UNKNOWN_METHOD, f"there is no method {name!r:.80}; list_rpc_methods lists them")
-        if method.writes and caller.role == "viewer":
-            raise DeniedError(f"{name} changes something, and the role viewer may only look")
+        _check_role(method, caller)
         arguments = check_arguments(method, params)
         self._on_call()
         self._desk.begin(caller, name)
@@ -313,6 +332,20 @@ class Api:
                 self._profiles.remove_profile,
             ),
             (
+                "list_notifications",
+                "What people should hear of, the latest first.",
+                (since._replace(doc="Unix seconds; only what happened since"), limit, offset),
+                read,
+                self._notifications.list_notifications,
+            ),
+            (
+                "dismiss_notification",
+                "Take a notification off the list.",
+                (entry._replace(doc="id of a notification"),),
+                write,
+                self._notifications.dismiss_notification,
+            ),
+            (
                 "list_audit",
                 "Who decided what through which interface, the latest first.",
                 (since, limit, offset),
@@ -356,3 +389,13 @@ class Api:
         return [
             Method(name, doc, args, "complex", writes, handler) for name, doc, args, writes, handler in rows
         ]
+
+
+def _check_role(method: Method, caller: Caller) -> None:
+    """``DeniedError`` where the caller's role does not let it change what ``method`` changes."""
+    if not method.writes:
+        return
+    if caller.role == "viewer":
+        raise DeniedError(f"{method.name} changes something, and the role viewer may only look")
+    if caller.role == "provider" and method.name not in _PROVIDER_WRITES:
+        raise DeniedError(f"{method.name} is for the owner of the home only")

@@ -22,6 +22,7 @@ from spind import __version__, intake, logs
 from spind.api import Api
 from spind.calls import Caller, NotInForceError, UnavailableError
 from spind.capture_rules import bits
+from spind.captures import Captures
 from spind.commands import (
     Command,
     Enforce,
@@ -51,6 +52,7 @@ from spind.ruleset import Placement
 from spind.shapes import node_shape
 from spind.store import StateFile, Store, StoreError
 from spind.ubus_api import UbusApi
+from spind.web.side import WebSide
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +120,15 @@ class Daemon:
         self._keeper = Keeper(self._loop, store, config, problems, state)
         self._skew = time.time() - self._loop.time()
         self._failed_events = 0
-        self._api = Api(self._engine, self._clock, self._decide, self._status, self._hurry)
+        self._captures = Captures(
+            self._loop,
+            self._interfaces,
+            config.capture_limits,
+            self._captures_changed,
+        )
+        self._api = Api(
+            self._engine, self._clock, self._decide, self._status, self._hurry, captures=self._captures
+        )
         self._watch = LoopWatch(self._loop)
         self._neighbours = self._make_neighbours()
         self._neighbours_problem = ""
@@ -134,6 +144,7 @@ class Daemon:
         self._mqtt = self._make_mqtt(announce_restart=True)
         self._socket = RpcSocket(self._api, config.rpc_socket)
         self._ubus = UbusApi(self._loop, self._api, config.ubus_socket)
+        self._web = WebSide(self._loop, self._engine, self._api, self._captures, self._clock)
         self._reloading: asyncio.Task[None] | None = None
         self._reload_asked = False
         self._stopping = asyncio.Event()
@@ -161,6 +172,7 @@ class Daemon:
         pid_file = self._write_pid_file()
         try:
             self._start()
+            await self._web.start(self._config, self._ubus.client)
             await self._stopping.wait()
             log.info("stopping")
         finally:
@@ -198,6 +210,8 @@ class Daemon:
         if self._ticker is not None:
             self._ticker.cancel()
         await self._socket.stop()
+        await self._web.stop()
+        await self._captures.stop_all()
         self._intake.stop()
         self._guard.stop(remove=not self._config.block_on_stop)
         self._conntrack.stop()
@@ -282,6 +296,12 @@ class Daemon:
             config.block_log_group,
         )
 
+    def _interfaces(self) -> tuple[str, ...]:
+        return self._neighbours.rule_interfaces()
+
+    def _captures_changed(self) -> None:
+        self._web.captures_changed()
+
     def _is_lan(self, index: int) -> bool:
         return self._neighbours.is_lan(index)
 
@@ -334,6 +354,7 @@ class Daemon:
             self._save_by_itself(command)
         elif isinstance(command, RecordAudit):
             self._keeper.append_audit(command.entry)
+            self._web.publish(command)
         else:
             try:
                 if self._guard.carry_out(command):
@@ -343,6 +364,7 @@ class Daemon:
                 return
             self._mqtt.publish(command)
             self._ubus.publish(command)
+            self._web.publish(command)
 
     def _decide(self, commands: list[Command]) -> None:
         """Keep a decision in UCI before anybody hears of it; where that fails, it was never made."""
@@ -355,6 +377,7 @@ class Daemon:
         self._carry_out(command for command in commands if not isinstance(command, Save))
         for save in saves:
             self._ubus.publish(save)
+            self._web.publish(save)
         enforced = any(isinstance(command, Enforce | EnforceElements) for command in commands)
         problem = str(self._guard.status()["problem"])
         if saves and enforced and problem:
@@ -371,6 +394,7 @@ class Daemon:
     def _save_by_itself(self, save: Save) -> None:
         """The time decided: a rule is over."""
         self._ubus.publish(save)
+        self._web.publish(save)
         self._keeper.keep_by_itself(save, self._engine, self._clock())
 
     def _tick(self) -> None:
@@ -425,7 +449,7 @@ class Daemon:
             return
         config = self._config
 
-        def changed(names: Iterable[str]) -> list[str]:
+        def changed(names: tuple[str, ...]) -> list[str]:
             return [name for name in names if getattr(old, name) != getattr(config, name)]
 
         log.info("configuration read again")
@@ -462,6 +486,7 @@ class Daemon:
             await self._ubus.stop()
             self._ubus = UbusApi(self._loop, self._api, config.ubus_socket)
             self._ubus.start()
+        await self._web.reload(config, self._ubus.client, changed)
         if changed(("rpc_socket",)):
             await self._move_socket(old.rpc_socket)
 
@@ -489,7 +514,7 @@ class Daemon:
         mqtt = self._mqtt.counters
         problems = [
             text for text in (self._intake.problem, self._conntrack_problem, self._neighbours_problem) if text
-        ] + self._guard.problems()
+        ] + [*self._guard.problems(), *self._web.problems()]
         return {
             "mode": self._config.mode,
             "config": {
@@ -504,6 +529,7 @@ class Daemon:
             "mqtt": {**mqtt, "connected": bool(mqtt["connected"])},
             "rpc": dict(self._socket.counters),
             "ubus": {**self._ubus.counters, "connected": self._ubus.connected},
+            "web": self._web.status(),
             "memory_bytes": _resident_bytes(),
             "cpu_seconds": round(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), 3),
         }

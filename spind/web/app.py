@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from spind import __version__, jsonrpc
-from spind.calls import Caller, NotFoundError
+from spind.calls import Caller, DeniedError, NotFoundError, UnavailableError
 from spind.text import inert
 from spind.web.messages import (
     EVENTS,
@@ -170,7 +170,7 @@ class WebApp:
         if path == EVENT_STREAM:
             return self._events(request)
         if path.startswith(CAPTURES) and path.endswith(PCAP):
-            return self._pcap(request)
+            return self._pcap(request, identity.role)
         raise WebError(404, "there is nothing at this path")
 
     def _events(self, request: Request) -> Stream:
@@ -186,16 +186,20 @@ class WebApp:
 
         return Stream(aiter(subscriber), EVENTS, hook=hook, close=subscriber.close)
 
-    def _pcap(self, request: Request) -> Stream:
+    def _pcap(self, request: Request, role: str) -> Stream:
         if request.method != "GET":
             raise _wrong_method("GET")
         number = request.path.removeprefix(CAPTURES).removesuffix(PCAP)
         if not (number.isascii() and number.isdigit() and len(number) < 16):
             raise WebError(404, "there is no such capture")
         try:
-            source = self._captures.open(int(number))
+            source = self._captures.open(int(number), role)
         except NotFoundError as error:
             raise WebError(404, error.message) from error
+        except DeniedError as error:
+            raise WebError(403, error.message) from error
+        except UnavailableError as error:
+            raise WebError(503, error.message) from error
         name = f'attachment; filename="spin-{number}.pcap"'
         return Stream(source, PCAP_TYPE, (("Content-Disposition", name),))
 

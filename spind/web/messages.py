@@ -191,8 +191,9 @@ class Feed(Protocol):
 class Captures(Protocol):
     """Captures of packets."""
 
-    def open(self, ident: int) -> AsyncIterator[bytes]:
-        """A capture file from its beginning, then live to its end; ``NotFoundError`` where there is none."""
+    def open(self, number: int, role: str) -> AsyncIterator[bytes]:
+        """A capture file from its beginning, then live to its end, for a caller in this role; ``ApiError``
+        where there is none, or not for this role."""
 
 
 class RefusedError(Exception):
