@@ -105,9 +105,9 @@ class Program:
         words: dict[str, Any] = json.loads(line)
         return words
 
-    def end(self, timeout: float = 30) -> list[dict[str, Any]]:
-        """Close its standard input; the rest of its lines."""
-        out, _ = self._process.communicate("", timeout=timeout)
+    def end(self, timeout: float = 30, words: str = "") -> list[dict[str, Any]]:
+        """Say ``words`` and close its standard input; the rest of its lines."""
+        out, _ = self._process.communicate(words, timeout=timeout)
         return [json.loads(line) for line in out.splitlines()]
 
     def kill(self) -> None:

@@ -39,6 +39,7 @@ def catalogue() -> list[Row]:
         rows_failure,
         rows_path,
         rows_truth,
+        rows_web,
     )
 
     modules = (
@@ -49,6 +50,7 @@ def catalogue() -> list[Row]:
         rows_block,
         rows_block_names,
         rows_block_rules,
+        rows_web,
     )
     return [row for module in modules for row in module.ROWS]
 

@@ -36,6 +36,7 @@ _CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("get_traffic", {}),
 )
 
+
 class Dechunk:
     """The body of a reply, chunked (RFC 9112 section 7.1) or to the end of the connection."""
 
