@@ -23,8 +23,8 @@ MIN_BYTES = 4096
 
 
 class CaptureRequest(NamedTuple):
-    """What to capture. ``device`` (MAC) and ``node`` (0: none) are as the caller gave them, ``left_out``
-    is the number of addresses of the node that the filter has no room for."""
+    """What to capture. ``device`` is a MAC, or empty, ``node`` is as the caller gave it (0: none),
+    ``left_out`` the number of addresses of the node that the filter has no room for."""
 
     wanted: Wanted
     seconds: int
@@ -74,7 +74,7 @@ class CaptureDeeds:
             wanted,
             _within("seconds", seconds, min(DEFAULT_SECONDS, limits.seconds), 1, limits.seconds),
             _within("max_bytes", max_bytes, min(DEFAULT_BYTES, limits.bytes), MIN_BYTES, limits.bytes),
-            device.lower(),
+            format_mac(wanted.mac) if wanted.mac is not None else "",
             node,
             label,
             left_out,
@@ -159,8 +159,6 @@ def request_shape(request: CaptureRequest) -> Json:
     shape: Json = {"seconds": request.seconds, "max_bytes": request.max_bytes, "label": request.label}
     if request.device:
         shape["device"] = request.device
-    elif request.wanted.mac is not None:
-        shape["device"] = format_mac(request.wanted.mac)
     if request.node:
         shape["node"] = request.node
     if request.left_out:
