@@ -297,7 +297,7 @@ class Daemon:
         )
 
     def _interfaces(self) -> tuple[str, ...]:
-        return self._neighbours.rule_interfaces()
+        return self._neighbours.capture_interfaces()
 
     def _captures_changed(self) -> None:
         self._web.captures_changed()

@@ -76,6 +76,11 @@ class Links:
             return ()
         return tuple(sorted(self._links[index].name for index in indexes))
 
+    def capture_interfaces(self) -> tuple[str, ...]:
+        """Names of the interfaces at which packets of the home can be read, sorted: those of the home's
+        side themselves. A bridge passes on more than it shows."""
+        return tuple(sorted(self._links[index].name for index in self._lan_indexes))
+
     def has_lan(self) -> bool:
         """Whether a word of ``lan`` fits an interface."""
         return len(self.missing()) < len(self._lan)

@@ -122,6 +122,10 @@ class NeighbourWatcher:
         """Names of the interfaces at which rules see the home's packets, sorted."""
         return self._links.rule_interfaces()
 
+    def capture_interfaces(self) -> tuple[str, ...]:
+        """Names of the interfaces at which packets of the home can be read, sorted."""
+        return self._links.capture_interfaces()
+
     def counters(self) -> dict[str, int]:
         """Numbers for ``status``."""
         return {

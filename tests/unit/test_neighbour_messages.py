@@ -156,7 +156,7 @@ def test_interfaces_come_and_go() -> None:
     assert home.missing() == ["guest"]
     guest = Interface(9, "br-guest", b"", 0, loopback=False, gone=False)
     home.apply(guest)
-    assert home.rule_interfaces() == ("br-guest", "br-lan")
+    assert home.rule_interfaces() == home.capture_interfaces() == ("br-guest", "br-lan")
     assert home.is_lan(9)
     home.apply(guest._replace(name="renamed"))
     assert not home.is_lan(9)
@@ -169,6 +169,7 @@ def test_interfaces_come_and_go() -> None:
 def test_a_bridge_sees_its_ports_apart() -> None:
     home = links(("eth0",), "bridge")
     assert home.rule_interfaces() == ("br-lan",)
+    assert home.capture_interfaces() == ("eth0",), "the bridge itself does not see what it passes on"
     assert home.is_lan(2)
     assert not home.is_lan(3)
     assert not home.is_lan(5)
@@ -180,6 +181,7 @@ def test_a_bridge_sees_its_ports_apart() -> None:
 def test_a_host_is_its_own_home() -> None:
     home = links(("nothing",), "local")
     assert home.rule_interfaces() == (), "all but loopback"
+    assert home.capture_interfaces() == tuple(sorted({"br-lan", "eth0", "eth1", "wan"}))
     assert not any(home.is_lan(index) for index in range(7)), "nothing that comes in is the home's"
     assert home.local_addresses().addresses == {b"\xcb\0\x71\1", b"\xc0\xa8\1\1", V6}
     wan = links(("wan",), "local")
