@@ -7,7 +7,6 @@ Must not know any method of the table (that is ``rest``), any file of the page, 
 import json
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
 
 from spind import __version__, jsonrpc
 from spind.calls import Caller, DeniedError, NotFoundError, UnavailableError
@@ -44,14 +43,6 @@ PCAP_TYPE = "application/vnd.tcpdump.pcap"  # as registered with IANA
 
 MAX_CREDENTIAL = 256  # characters of a user's name, or of a password
 _NO_STORE: Headers = (("Cache-Control", "no-store"),)
-
-
-class _Open(NamedTuple):
-    """Who is asking where nobody has to say."""
-
-    name: str = ""
-    role: str = "owner"
-    via: str = "open"
 
 
 class WebApp:
@@ -113,9 +104,7 @@ class WebApp:
         return identity
 
     def _identity(self, request: Request) -> Identity | None:
-        cookie, bearer = _cookie(request), _bearer(request)
-        identity = self._gate.identify(cookie, bearer, self._clock()) if cookie or bearer else None
-        return _Open() if identity is None and self._gate.open else identity
+        return self._gate.identify(_cookie(request), _bearer(request), self._clock())
 
     async def _session(self, request: Request) -> Response:
         if request.method in {"GET", "HEAD"}:

@@ -158,7 +158,8 @@ class Gate(Protocol):
         """Whether nobody has to log in."""
 
     def identify(self, cookie: str, bearer: str, now: float) -> Identity | None:
-        """Whose cookie or bearer token this is, at ``now`` (Unix seconds); ``None`` where it is nobody's."""
+        """Whose cookie or bearer token this is, at ``now`` (Unix seconds); ``None`` where it is nobody's.
+        Both are empty where a request has none: who that is is somebody only where nobody has to log in."""
 
     async def login(self, user: str, password: str, address: str, now: float) -> Login:
         """Begin a session; an exception with ``retry_after`` (seconds) where that is refused."""
