@@ -86,12 +86,22 @@ def message(event: str, data: Json, ident: str = "") -> bytes:
 class Feed:
     """Makes the messages."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], float], instance: str, version: str) -> None:
-        """``clock`` gives Unix seconds, ``instance`` is another one after each start (letters and digits)."""
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Callable[[], float],
+        instance: str,
+        version: str,
+        about: Json | None = None,
+    ) -> None:
+        """``clock`` gives Unix seconds, ``instance`` is another one after each start (letters and digits).
+        ``about`` is more for ``hello``: a home out of a capture file says its name, and how fast its time
+        goes."""
         self._engine = engine
         self._clock = clock
         self._instance = instance
         self._version = version
+        self._about = about or {}
         self._views = Views(engine, clock)
         self.awake = False
         """Are changes followed?"""
@@ -200,6 +210,7 @@ class Feed:
             "instance": self._instance,
             "window_seconds": WINDOW_SECONDS,
             "step": WINDOW_STEP,
+            **self._about,
         }
         yield message("hello", hello)
         yield from self._messages("nodes", self._nodes_now(list(self._known)))
