@@ -193,8 +193,10 @@ def _request(method: str, path: str, address: tuple[str, int], cookie: str, more
 
 
 def slow_reader(address: tuple[str, int], cookie: str) -> socket.socket:
-    """A stream whose client never reads, with little room in the kernel."""
+    """A stream whose client never reads, with little room in the kernel: of loopback's long segments, the
+    other side would keep room for some."""
     link = socket.socket()
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     link.settimeout(patient(10))
     link.connect(address)
