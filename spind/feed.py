@@ -102,6 +102,7 @@ class Feed:
         self._instance = instance
         self._version = version
         self._about = about or {}
+        self._stale = False  # what was told, or hello said, does not hold any more
         self._views = Views(engine, clock)
         self.awake = False
         """Are changes followed?"""
@@ -130,7 +131,7 @@ class Feed:
     def wake(self) -> None:
         """Somebody listens: follow what changes from now on."""
         if not self.awake:
-            self.awake = True
+            self.awake, self._stale = True, False
             self._begin()
 
     def sleep(self) -> None:
@@ -141,8 +142,14 @@ class Feed:
         self._known, self._shown, self._told, self._seen = set(), set(), {}, {}
         self._clear()
 
+    def describe(self, about: Json) -> None:
+        """``hello`` says this from now on, and everybody has to hear it."""
+        self._about = about
+        self._stale = True
+
     def restart(self) -> None:
         """Everybody has to take a new snapshot."""
+        self._stale = False
         self._forget_ring()
         self._begin()
 
@@ -152,7 +159,7 @@ class Feed:
         journal = self._engine.flows.journal
         if journal is not None and journal.overflowed:
             return True
-        return len(self._merged) > MERGED or self._clock() < self._looked
+        return self._stale or len(self._merged) > MERGED or self._clock() < self._looked
 
     def publish(self, command: Command) -> Urgency:
         """Take in one of the engine's commands; how soon somebody wants to hear of it."""
@@ -257,8 +264,11 @@ class Feed:
         engine = self._engine
         began = self._clock()
         journal = engine.flows.listen(engine.flows.new_journal())
-        touched = {} if journal is None else journal.flows
-        cells = {} if journal is None else journal.cells
+        if journal is None or journal.overflowed or began < self._looked:
+            self._stale = True  # it came to light only after the delta had begun
+            return
+        touched = journal.flows
+        cells = journal.cells
         before = self._shown  # of whose flows subscribers may know
         gone = self._known - engine.nodes.by_id.keys()
         full: list[int] = []

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 from spind.capfile import CapturedPacket, CaptureFileError
 from spind.capture_rules import CLIENT_PACKETS, NEW_PACKETS, TCP_DNS_PACKETS
-from spind.commands import Verdict
+from spind.commands import Command, Verdict
 from spind.engine import Engine
-from spind.events import ConnDelta, PacketSeen, Tick, Traffic, TrafficEnd
+from spind.events import ConnDelta, Event, PacketSeen, Tick, Traffic, TrafficEnd
 from spind.limits import Limits
 from spind.model import Mac
 from spind.replay_home import Home
@@ -68,9 +68,16 @@ class _Item(NamedTuple):
 class Replay:
     """One capture on its way through tracker and engine."""
 
-    def __init__(self, home: Home, sink: Callable[[Record], None], connections: int = CONNECTIONS) -> None:
-        """``sink`` gets each connection when it is over."""
+    def __init__(
+        self,
+        home: Home,
+        sink: Callable[[Record], None],
+        connections: int = CONNECTIONS,
+        publish: Callable[[Command], None] | None = None,
+    ) -> None:
+        """``sink`` gets each connection when it is over, ``publish`` what the engine wants done."""
         self.engine = Engine(LIMITS, retain=float("inf"))
+        self._handle = self.engine.handle if publish is None else self._published(publish)
         self.tracker = Tracker(connections, INTEREST)
         self.connections = 0
         self._home = home
@@ -87,7 +94,7 @@ class Replay:
                 self._flush(seen)
             self._now = seen
         now = self._now
-        handle = self.engine.handle
+        handle = self._handle
         if packet is None:
             for event in self._home.arp(frame):
                 handle(event, now)
@@ -113,32 +120,44 @@ class Replay:
         self._report(self._now)
         self.tracker.finish()
         self._close_ended(self._now)
-        self.engine.handle(Tick(), self._now)
+        self._handle(Tick(), self._now)
+
+    def _published(self, publish: Callable[[Command], None]) -> "Callable[[Event, float], list[Command]]":
+        """The engine's ``handle``, whose commands somebody else hears of, too."""
+        engine = self.engine
+
+        def handle(event: Event, now: float) -> list[Command]:
+            commands = engine.handle(event, now)
+            for command in commands:
+                publish(command)
+            return commands
+
+        return handle
 
     def _flush(self, seen: float) -> None:
         if self._flush_at == float("-inf"):
-            self.engine.handle(self._home.start(), seen)
+            self._handle(self._home.start(), seen)
         else:
             # The traffic was before the silence that this packet ends.
             self._report(min(self._flush_at, seen))
         self._flush_at = seen + BATCH_SECONDS
         if seen >= self._tick_at:
-            self.engine.handle(Tick(), seen)
+            self._handle(Tick(), seen)
             self._tick_at = seen + TICK_SECONDS
 
     def _report(self, now: float) -> None:
-        self.engine.handle(Traffic(self.tracker.deltas()), now)
-        self.engine.handle(TrafficEnd(len(self.tracker), resynced=False), now)
+        self._handle(Traffic(self.tracker.deltas()), now)
+        self._handle(TrafficEnd(len(self.tracker), resynced=False), now)
 
     def _close_ended(self, now: float) -> None:
         ended, self.tracker.ended = self.tracker.ended, []
         engine = self.engine
-        engine.handle(Traffic([conn.take_delta(ended=False) for conn in ended if conn.unreported]), now)
+        self._handle(Traffic([conn.take_delta(ended=False) for conn in ended if conn.unreported]), now)
         for conn in ended:
             known = engine.connections.get(conn.key)
             outbound = known is None or known.outbound
             self._sink(Record(conn, engine.attribution(conn.key), outbound))
-        engine.handle(Traffic([ConnDelta(conn.cid, conn.key, 0, 0, 0, 0, ended=True) for conn in ended]), now)
+        self._handle(Traffic([ConnDelta(conn.cid, conn.key, 0, 0, 0, 0, ended=True) for conn in ended]), now)
         self.connections += len(ended)
 
 
@@ -214,6 +233,92 @@ class Outcome(NamedTuple):
     error: CaptureFileError | None
 
 
+class Playback:
+    """A capture that is replayed packet by packet, as fast as its owner iterates.
+
+    Yields the time of each item, Unix seconds as in the file, before the engine gets it.
+    """
+
+    def __init__(
+        self,
+        packets: Iterable[CapturedPacket],
+        sink: Callable[[Record], None],
+        *,
+        lan: tuple[Prefix, ...] = (),
+        gateways: frozenset[Mac] = frozenset(),
+        connections: int = CONNECTIONS,
+        progress: Callable[[int, int], None] | None = None,
+        publish: Callable[[Command], None] | None = None,
+    ) -> None:
+        """As ``replay``; reads what is read ahead. ``publish`` gets what the engine wants done."""
+        self._started = time.monotonic()
+        self._source = _Source(packets, progress)
+        self._items = iter(self._source)
+        self._error: CaptureFileError | None = None
+        self._ahead: deque[_Item] = deque()
+        finder = RouterFinder()
+        try:
+            for item in self._items:
+                self._ahead.append(item)
+                finder.look(item.frame, item.packet)
+                if len(self._ahead) >= AHEAD_PACKETS or self._source.bytes >= AHEAD_BYTES:
+                    break
+        except CaptureFileError as caught:
+            self._error = caught
+        self._routers = gateways or finder.gateways()
+        home = Home(self._routers, finder.own_addresses(self._routers), lan)
+        self._run = Replay(home, sink, connections, publish)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that gets it all."""
+        return self._run.engine
+
+    @property
+    def first(self) -> float:
+        """When the capture begins; 0 where there is nothing in it."""
+        return self._source.first
+
+    def __iter__(self) -> Iterator[float]:
+        feed = self._run.feed
+        while self._ahead:
+            item = self._ahead.popleft()
+            yield item.time
+            feed(item)
+        if self._error is None:
+            try:
+                for item in self._items:
+                    yield item.time
+                    feed(item)
+            except CaptureFileError as caught:
+                self._error = caught
+        self._run.finish()
+
+    def outcome(self) -> "Outcome":
+        """What came of it, once it is over."""
+        source, run, error = self._source, self._run, self._error
+        if error is None and source.packets and source.malformed.total() == source.packets:
+            reason = next(iter(source.malformed))
+            error = CaptureFileError(f"none of the packets could be read: {reason}", source.packets)
+        return Outcome(
+            run.engine,
+            Totals(
+                packets=source.packets,
+                ip_packets=source.ip_packets,
+                ip_bytes=source.ip_bytes,
+                other=source.other,
+                malformed=source.malformed,
+                first=source.first,
+                last=source.last,
+                connections=run.connections,
+                evicted=run.tracker.evicted,
+                gateways=self._routers,
+                seconds=time.monotonic() - self._started,
+            ),
+            error,
+        )
+
+
 def replay(
     packets: Iterable[CapturedPacket],
     sink: Callable[[Record], None],
@@ -228,48 +333,6 @@ def replay(
     ``lan`` and ``gateways`` stand in for what is otherwise found out. ``connections`` bounds the
     table of connections. ``progress`` is called now and then with the packets and bytes read.
     """
-    started = time.monotonic()
-    source = _Source(packets, progress)
-    items = iter(source)
-    error: CaptureFileError | None = None
-    ahead: deque[_Item] = deque()
-    finder = RouterFinder()
-    try:
-        for item in items:
-            ahead.append(item)
-            finder.look(item.frame, item.packet)
-            if len(ahead) >= AHEAD_PACKETS or source.bytes >= AHEAD_BYTES:
-                break
-    except CaptureFileError as caught:
-        error = caught
-    routers = gateways or finder.gateways()
-    run = Replay(Home(routers, finder.own_addresses(routers), lan), sink, connections)
-    while ahead:
-        run.feed(ahead.popleft())
-    if error is None:
-        try:
-            for item in items:
-                run.feed(item)
-        except CaptureFileError as caught:
-            error = caught
-    run.finish()
-    if error is None and source.packets and source.malformed.total() == source.packets:
-        reason = next(iter(source.malformed))
-        error = CaptureFileError(f"none of the packets could be read: {reason}", source.packets)
-    return Outcome(
-        run.engine,
-        Totals(
-            packets=source.packets,
-            ip_packets=source.ip_packets,
-            ip_bytes=source.ip_bytes,
-            other=source.other,
-            malformed=source.malformed,
-            first=source.first,
-            last=source.last,
-            connections=run.connections,
-            evicted=run.tracker.evicted,
-            gateways=routers,
-            seconds=time.monotonic() - started,
-        ),
-        error,
-    )
+    playback = Playback(packets, sink, lan=lan, gateways=gateways, connections=connections, progress=progress)
+    deque(playback, maxlen=0)
+    return playback.outcome()
