@@ -19,6 +19,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from spind.pcap_stream import LINKTYPE_ETHERNET, MAX_RECORD, header
@@ -35,7 +36,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAPABILITY_VERSION_3 = 0x20080522
-_CAP_NET_RAW = 13
+_CAP_KILL, _CAP_SETGID, _CAP_SETUID, _CAP_NET_RAW = 5, 6, 7, 13
 
 # asm-generic/socket.h, linux/if_packet.h
 _SO_ATTACH_FILTER = 26
@@ -70,15 +71,14 @@ def main(arguments: Sequence[str]) -> int:
 def drop(keep: Sequence[int]) -> None:
     """Give up the user, all capabilities but ``keep``, and the ability to gain any by running a program.
 
-    What is not permitted here (a jail takes CAP_SETUID away) is left as it is: the jail is tighter.
+    Where a jail takes the capabilities for another user away, the user stays: a root that may do nothing.
     """
     prctl(_PR_SET_KEEPCAPS, 1)
     user = next(filter(None, map(_user, USERS)), None)
-    if os.getuid() == 0 and user is not None:
-        with contextlib.suppress(OSError):
-            os.setgroups([])
-            os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-            os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    if os.getuid() == 0 and user is not None and _may_change_user():
+        os.setgroups([])
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
     mask = sum(1 << number for number in keep)
     # struct __user_cap_header_struct and two of __user_cap_data_struct: effective, permitted, inheritable
     head = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
@@ -86,6 +86,15 @@ def drop(keep: Sequence[int]) -> None:
     for number in keep:
         prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _may_change_user() -> bool:
+    """Do we, and so the daemon, have what it takes: to become another user, and to end its processes?"""
+    needed = 1 << _CAP_KILL | 1 << _CAP_SETGID | 1 << _CAP_SETUID
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16) & needed == needed
+    return False
 
 
 def _user(name: str) -> pwd.struct_passwd | None:
@@ -126,8 +135,8 @@ def read(parent: int, interface: str, code: bytes) -> int:
         kernel = source.ins
         kind = kernel.getsockname()[3]
         _prepare(kernel, code)
-    except OSError as error:
-        sys.stderr.write(f"cannot capture on {interface}: {error.strerror or error}\n")
+    except (OSError, ValueError) as error:  # scapy has the latter where there is no such interface
+        sys.stderr.write(f"cannot capture on {interface}: {getattr(error, 'strerror', '') or error}\n")
         return 1
     if kind not in _ARPHRD_WITH_ETHERNET_HEADER:
         sys.stderr.write(f"cannot capture on {interface}: it is no Ethernet interface\n")
