@@ -47,7 +47,7 @@ class Methods(Protocol):
         """The result of a method; ``ApiError`` where the call is refused."""
 
 
-class _InvalidRequestError(Exception):
+class _InvalidRequestError(ValueError):
     """The JSON is not a valid Request object (-32600)."""
 
 
@@ -58,7 +58,7 @@ def handle(api: Methods, data: bytes, caller: Caller) -> bytes | None:
     line, at most ``MAX_REPLY`` bytes.
     """
     try:
-        request = _parse(data)
+        request = parse(data)
     except _InvalidRequestError as error:
         return _error(None, INVALID_REQUEST, str(error))
     except (ValueError, RecursionError) as error:
@@ -147,8 +147,9 @@ def _encode(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _parse(data: bytes) -> object:
-    """The value of a JSON text; ``ValueError`` where it is none or is not interoperable.
+def parse(data: bytes) -> object:
+    """The value of a JSON text; ``ValueError`` (or ``RecursionError``) where it is none, is not
+    interoperable or is larger or deeper than a request may be.
 
     Stricter than RFC 8259 where parsers differ (RFC 7493): no duplicate names, no lone
     surrogates, no numbers beyond 64 bits or a double.

@@ -6,10 +6,10 @@ Must not know any method of the table (that is ``rest``), any file of the page, 
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from spind import __version__, jsonrpc
-from spind.calls import Caller, DeniedError, NotFoundError, UnavailableError
+from spind.calls import ApiError, Caller
 from spind.text import inert
 from spind.web.messages import (
     EVENTS,
@@ -28,18 +28,25 @@ from spind.web.messages import (
     json_response,
     problem,
 )
+from spind.web.openapi import describe
 from spind.web.pages import Pages
 from spind.web.protection import SAFE_METHODS, Hosts, check_content_type, check_origin, security_headers
+from spind.web.rest import PREFIX, Rest, Table, status_of
 
 log = logging.getLogger(__name__)
 
 COOKIE = "spin_session"
 JSON_RPC = "/spin_api/jsonrpc"
-SESSION = "/api/v1/session"
-EVENT_STREAM = "/api/v1/events"
-CAPTURES = "/api/v1/captures/"
+SESSION = f"{PREFIX}/session"
+EVENT_STREAM = f"{PREFIX}/events"
+CAPTURES = f"{PREFIX}/captures/"
 PCAP = ".pcap"
 PCAP_TYPE = "application/vnd.tcpdump.pcap"  # as registered with IANA
+
+OPENAPI = f"{PREFIX}/openapi.json"
+
+RECHECK_SECONDS = 5.0
+"""How often a stream looks whether its session is still there."""
 
 MAX_CREDENTIAL = 256  # characters of a user's name, or of a password
 _NO_STORE: Headers = (("Cache-Control", "no-store"),)
@@ -50,7 +57,7 @@ class WebApp:
 
     def __init__(
         self,
-        api: jsonrpc.Methods,
+        api: Table,
         gate: Gate,
         feed: Feed,
         captures: Captures,
@@ -66,6 +73,7 @@ class WebApp:
         self._hosts = hosts
         self._pages = pages
         self._clock = clock
+        self._rest = Rest(api)
 
     async def answer(self, request: Request) -> Reply:
         """What a request gets; never raises."""
@@ -143,7 +151,8 @@ class WebApp:
                 raise WebError(429, str(error), (("Retry-After", str(error.retry_after)),)) from error
             raise WebError(403, str(error)) from error
         cookie = _set_cookie(login.cookie, login.seconds, secure=request.secure)
-        return json_response(self._told(login.identity), headers=(("Set-Cookie", cookie),))
+        told = self._told(login.identity) | {"notice": login.notice}
+        return json_response(told, headers=(("Set-Cookie", cookie),))
 
     # -- calls and streams ---------------------------------------------------------------
 
@@ -160,6 +169,12 @@ class WebApp:
             return self._events(request)
         if path.startswith(CAPTURES) and path.endswith(PCAP):
             return self._pcap(request, identity.role)
+        if path == OPENAPI:
+            if request.method not in {"GET", "HEAD"}:
+                raise _wrong_method("GET, HEAD")
+            return json_response(describe(self._api.methods, self._rest.resources))
+        if path.startswith(PREFIX + "/"):
+            return self._rest.answer(request, caller)
         raise WebError(404, "there is nothing at this path")
 
     def _events(self, request: Request) -> Stream:
@@ -173,7 +188,8 @@ class WebApp:
         def hook(abort: Callable[[], None]) -> None:
             subscriber.on_drop = abort
 
-        return Stream(aiter(subscriber), EVENTS, hook=hook, close=subscriber.close)
+        source = self._while_allowed(request, aiter(subscriber))
+        return Stream(source, EVENTS, hook=hook, close=subscriber.close)
 
     def _pcap(self, request: Request, role: str) -> Stream:
         if request.method != "GET":
@@ -182,15 +198,24 @@ class WebApp:
         if not (number.isascii() and number.isdigit() and len(number) < 16):
             raise WebError(404, "there is no such capture")
         try:
-            source = self._captures.open(int(number), role)
-        except NotFoundError as error:
-            raise WebError(404, error.message) from error
-        except DeniedError as error:
-            raise WebError(403, error.message) from error
-        except UnavailableError as error:
-            raise WebError(503, error.message) from error
+            download = self._captures.open(int(number), role)
+        except ApiError as error:
+            raise WebError(status_of(error), error.message) from error
         name = f'attachment; filename="spin-{number}.pcap"'
-        return Stream(source, PCAP_TYPE, (("Content-Disposition", name),))
+        source = self._while_allowed(request, download)
+        return Stream(source, PCAP_TYPE, (("Content-Disposition", name),), close=download.close)
+
+    async def _while_allowed(self, request: Request, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """``source``, which ends when the session or token does that it was asked for with."""
+        cookie, bearer = _cookie(request), _bearer(request)
+        asked = self._clock()
+        async for item in source:
+            now = self._clock()
+            if not 0 <= now - asked < RECHECK_SECONDS:
+                if self._gate.identify(cookie, bearer, now, touch=False) is None:
+                    return
+                asked = now
+            yield item
 
 
 def _wrong_method(allowed: str) -> WebError:

@@ -149,6 +149,10 @@ class Login(Protocol):
     def seconds(self) -> int:
         """How long it lasts."""
 
+    @property
+    def notice(self) -> str:
+        """A sentence for its user, or nothing."""
+
 
 class Gate(Protocol):
     """Who may come in."""
@@ -157,9 +161,11 @@ class Gate(Protocol):
     def open(self) -> bool:
         """Whether nobody has to log in."""
 
-    def identify(self, cookie: str, bearer: str, now: float) -> Identity | None:
+    def identify(self, cookie: str, bearer: str, now: float, *, touch: bool = True) -> Identity | None:
         """Whose cookie or bearer token this is, at ``now`` (Unix seconds); ``None`` where it is nobody's.
-        Both are empty where a request has none: who that is is somebody only where nobody has to log in."""
+        Both are empty where a request has none: who that is is somebody only where nobody has to log in.
+        ``touch`` counts as use of a session.
+        """
 
     async def login(self, user: str, password: str, address: str, now: float) -> Login:
         """Begin a session; an exception with ``retry_after`` (seconds) where that is refused."""
@@ -189,10 +195,23 @@ class Feed(Protocol):
         an exception."""
 
 
+class Download(Protocol):
+    """A file as it grows."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Its bytes; an exception where it is given up before its end."""
+
+    async def __anext__(self) -> bytes:
+        """Some more of them."""
+
+    def close(self) -> None:
+        """Read no more; may be called at any time, and twice."""
+
+
 class Captures(Protocol):
     """Captures of packets."""
 
-    def open(self, number: int, role: str) -> AsyncIterator[bytes]:
+    def open(self, number: int, role: str) -> Download:
         """A capture file from its beginning, then live to its end, for a caller in this role; ``ApiError``
         where there is none, or not for this role."""
 

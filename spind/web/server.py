@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any, NamedTuple, cast
@@ -20,6 +21,7 @@ from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 
 from spind import jsonrpc
+from spind.calls import ApiError
 from spind.web.app import WebApp
 from spind.web.messages import (
     Captures,
@@ -35,6 +37,7 @@ from spind.web.messages import (
 )
 from spind.web.pages import Pages
 from spind.web.protection import Hosts, security_headers
+from spind.web.rest import Table
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ class WebServer:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        api: jsonrpc.Methods,
+        api: Table,
         settings: WebSettings,
         gate: Gate,
         feed: Feed,
@@ -298,6 +301,12 @@ class _Exchange(httputil.HTTPMessageDelegate):
                 await self._send(reply)
         except iostream.StreamClosedError:
             pass
+        except ApiError as error:  # of a source, in the middle: what is missing must show
+            log.info("a stream to %s ended early: %s", self._connection.context, error.message)
+            self._stream.close()
+        except Exception:
+            log.exception("an answer to %s failed", self._connection.context)
+            self._stream.close()
 
     def _request(self, *, secure: bool) -> Request:
         if self._too_long:
@@ -348,6 +357,8 @@ class _Exchange(httputil.HTTPMessageDelegate):
                 counters["streams"] -= 1
         finally:
             stream.close()
+            if isinstance(stream.source, AsyncGenerator):
+                await stream.source.aclose()
 
     async def _relay(self, stream: Stream) -> None:
         """Send each item when the one before has been taken."""
