@@ -18,12 +18,8 @@ def parse(text: bytes) -> tuple[str, dict, str]:
 
 
 def flow_key(flow: dict) -> tuple:
-    port = flow.get("icmp_type", flow["port"])
-    return tuple(flow[name] for name in ("device", "node", "protocol")) + (
-        port,
-        flow["family"],
-        flow["inbound"],
-    )
+    key = {**flow, "port": flow.get("icmp_type", flow["port"])}
+    return tuple(key[name] for name in ("device", "node", "protocol", "port", "family", "inbound"))
 
 
 class Client:
