@@ -97,6 +97,13 @@ class Pair:
         with Talk(self._near, self.service) as talk:
             talk.establish()
 
+    def talk_much(self, packets: int) -> None:
+        """Long packets to the party, as many as that."""
+        with Talk(self._near, self.service) as talk:
+            talk.establish()
+            for _ in range(packets):
+                talk.send(1400)
+
     def silent(self) -> bool:
         """Whether a conversation of a new port is refused."""
         with Talk(self._near, self.service) as talk:
