@@ -9,16 +9,18 @@ import argparse
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from spind.capfile import CapturedPacket, CaptureFileError, read_capture
+from spind.commands import Command
 from spind.model import parse_mac
 from spind.replay_report import Record, Summary, flow_line
 from spind.replay_routers import Prefix
-from spind.replay_run import replay
+from spind.replay_run import Outcome, Playback, replay
+from spind.text import inert
 from spind.tracker import CONNECTIONS
 
 HELD: Final = CONNECTIONS
@@ -105,6 +107,11 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
     # The tables hold no cycles, and only grow: looking for garbage in them costs a fifth of the time.
     gc.set_threshold(20_000, 20, 20)
+    if arguments.web:
+        return _web(arguments)
+    if arguments.port is not None or arguments.play is not None:
+        sys.stderr.write("spind replay: --port and --play go with --web\n")
+        return 2
     progress = _progress_for(arguments.file)
     printer = FlowPrinter(sys.stdout)
     summary = Summary()
@@ -123,17 +130,78 @@ def main(arguments: argparse.Namespace) -> int:
         for line in summary.lines(outcome.engine.nodes, outcome.totals):
             sys.stdout.write(line + "\n")
     sys.stdout.flush()
-    if outcome.error is not None:
-        read = outcome.error.packets_read
-        after = f" after {read:,} packets, which are shown" if read else ""
-        sys.stderr.write(f"spind replay: {arguments.file}: {outcome.error.message}{after}\n")
+    return _tell(arguments.file, outcome.error)
+
+
+def _tell(file: str, error: CaptureFileError | None) -> int:
+    """Say why the file was not read to its end, if so; the exit status."""
+    if error is None:
+        return 0
+    read = error.packets_read
+    after = f" after {read:,} packets, which are shown" if read else ""
+    sys.stderr.write(f"spind replay: {file}: {error.message}{after}\n")
+    return 1
+
+
+def _web(arguments: argparse.Namespace) -> int:
+    """Show the file in the Traffic Monitor; returns the exit status."""
+    file: str = arguments.file
+    if file == "-" and arguments.play is not None:
+        sys.stderr.write("spind replay: --play wants a file: standard input cannot be read at leisure\n")
+        return 2
+    try:
+        from spind import replay_web  # noqa: PLC0415  (which imports the HTTP server)
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"spind replay: --web needs {error.name}, which is not installed\n")
         return 1
-    return 0
+    progress = _progress_for(file) if arguments.play is None else None
+    statuses = [0]
+
+    def make(publish: Callable[[Command], None] | None) -> Playback:
+        packets = read_capture(file)
+        return Playback(
+            _interruptible(packets) if publish is None else packets,
+            lambda _record: None,
+            lan=tuple(arguments.lan),
+            gateways=frozenset(arguments.gateway),
+            progress=progress,
+            publish=publish,
+        )
+
+    def told(playback: Playback, url: str) -> None:
+        count = len(playback.engine.nodes.devices)
+        what = f"{count} device{'s' if count != 1 else ''}" if arguments.play is None else "the capture"
+        sys.stdout.write(f"{url} shows {what} until Ctrl-C.\n")
+        sys.stdout.flush()
+
+    def ended(outcome: Outcome) -> None:
+        if progress is not None:
+            progress.clear()
+        statuses.append(_tell(file, outcome.error))
+
+    name = inert(Path(file).name, 100) if file != "-" else "standard input"
+    port = replay_web.PORT if arguments.port is None else arguments.port
+    served = replay_web.show(make, name, port, arguments.play, told, ended)
+    return max(statuses) if served else 1
 
 
 def _prefix(text: str) -> Prefix:
     network = ip_network(text, strict=False)
     return network.network_address.packed, network.prefixlen
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError("must be 0 to 65535")
+    return port
+
+
+def _speed(text: str) -> float:
+    speed = float(text)
+    if not 0.01 <= speed <= 10_000:
+        raise argparse.ArgumentTypeError("must be 0.01 to 10000")
+    return speed
 
 
 def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -147,6 +215,20 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--flows", action="store_true", help="print one JSON object a line per connection")
     form.add_argument("--summary", action="store_true", help="print tables for people (the default)")
+    form.add_argument(
+        "--web", action="store_true", help="show it in the Traffic Monitor, a web page on this machine"
+    )
+    parser.add_argument(
+        "--port", metavar="N", type=_port, help="port of the page (default: 13027; 0: any that is free)"
+    )
+    parser.add_argument(
+        "--play",
+        metavar="SPEED",
+        type=_speed,
+        nargs="?",
+        const=1.0,
+        help="with --web: play it from its beginning, SPEED times as fast as it happened (default: 1)",
+    )
     parser.add_argument(
         "--lan",
         metavar="PREFIX",

@@ -82,18 +82,19 @@ class Replay:
         self.connections = 0
         self._home = home
         self._sink = sink
-        self._now = float("-inf")
+        self.now = float("-inf")
+        """The latest time of a frame, Unix seconds."""
         self._flush_at = float("-inf")
         self._tick_at = float("-inf")
 
     def feed(self, item: _Item) -> None:
         """Take in one frame."""
         seen, frame, packet = item
-        if seen > self._now:
+        if seen > self.now:
             if seen >= self._flush_at:
                 self._flush(seen)
-            self._now = seen
-        now = self._now
+            self.now = seen
+        now = self.now
         handle = self._handle
         if packet is None:
             for event in self._home.arp(frame):
@@ -117,10 +118,10 @@ class Replay:
         """End what is still alive."""
         if self._flush_at == float("-inf"):
             return
-        self._report(self._now)
+        self._report(self.now)
         self.tracker.finish()
-        self._close_ended(self._now)
-        self._handle(Tick(), self._now)
+        self._close_ended(self.now)
+        self._handle(Tick(), self.now)
 
     def _published(self, publish: Callable[[Command], None]) -> "Callable[[Event, float], list[Command]]":
         """The engine's ``handle``, whose commands somebody else hears of, too."""
@@ -278,6 +279,16 @@ class Playback:
     def first(self) -> float:
         """When the capture begins; 0 where there is nothing in it."""
         return self._source.first
+
+    @property
+    def broken(self) -> bool:
+        """Was nothing in it that could be read?"""
+        return self._error is not None and not self._source.packets
+
+    @property
+    def now(self) -> float:
+        """The latest time that the engine has heard of; 0 where it has heard nothing."""
+        return max(self._run.now, 0.0)
 
     def __iter__(self) -> Iterator[float]:
         feed = self._run.feed

@@ -36,6 +36,7 @@ LEFT_OUT = (
     "replay_report.py",
     "replay_routers.py",
     "replay_run.py",
+    "replay_web.py",
     "tracker.py",
     "wire/dhcp.py",
     "wire/link.py",
