@@ -325,9 +325,9 @@ export class Tables {
     return {
       rows: () => records.captures,
       key: (capture) => capture.id,
-      sort: { key: "id", down: true },
+      sort: { key: "col.time", down: true },
       columns: [
-        { key: "id", word: "col.of", number: false, value: of, stamp: of, show: (capture) => name(of(capture)) },
+        { key: "of", word: "col.of", value: of, stamp: of, show: (capture) => name(of(capture)) },
         {
           key: "state", word: "col.state", value: state, stamp: (capture) => `${capture.state} ${capture.bytes}`,
           show: (capture) => [
@@ -335,6 +335,7 @@ export class Tables {
             running(capture) && capture.max_bytes ? h("progress", { max: capture.max_bytes, value: capture.bytes, "aria-label": t("col.progress") }) : null,
           ],
         },
+        { ...this.#time("col.time", (capture) => capture.started ?? 0), wide: true },
         this.#size("col.packets", (capture) => capture.packets, count),
         this.#size("col.bytes", (capture) => capture.bytes),
         { key: "left", word: "col.left", number: true, value: (capture) => capture.seconds_left ?? 0, show: (capture) => (running(capture) ? duration(capture.seconds_left ?? 0) : "–") },
