@@ -4,8 +4,9 @@
 import contextlib
 import json
 import socket
+import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from blocking import Service, Talk, fresh_port, quiet_limits, wait_for
@@ -120,11 +121,16 @@ class Pair:
 
 
 @contextlib.contextmanager
-def web_home(options: Mapping[str, Any] | None = None, devices: int = 5) -> Iterator[WebHome]:
-    """A lab of its own with such a home that runs."""
+def web_home(
+    options: Mapping[str, Any] | None = None,
+    devices: int = 5,
+    prepare: Callable[[WebHome], object] = lambda home: None,
+) -> Iterator[WebHome]:
+    """A lab of its own with such a home that runs; ``prepare`` comes before the daemon's start."""
     with Lab(devices=devices) as lab:
         home = WebHome(lab, options)
         quiet_limits(home)
+        prepare(home)
         home.start()
         yield home
         home.stop()
