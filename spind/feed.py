@@ -18,7 +18,7 @@ may do something else first. Only one delta is made at a time.
 
 import json
 from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeVar
 
@@ -77,10 +77,43 @@ class Delta(NamedTuple):
     text: bytes
 
 
-def message(event: str, data: Json, ident: str = "") -> bytes:
-    """One server-sent event. JSON escapes every line end, whatever names hold."""
-    head = f"id: {ident}\n" if ident else ""
-    return f"{head}event: {event}\ndata: {_encode(data)}\n\n".encode()
+class Parcel:
+    """A message that is being filled: its parts are encoded as they come, a bit at a time."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, list[str]] = {}
+        self._values: dict[str, object] = {}
+        self.weight = 0
+        """Items in it."""
+
+    def clear(self) -> None:
+        """Begin with nothing."""
+        self._lists, self._values, self.weight = {}, {}, 0
+
+    def add(self, member: str, items: Sequence[object]) -> None:
+        """Add to a list."""
+        if items:
+            self._lists.setdefault(member, []).append(_encode(items)[1:-1])
+            self.weight += len(items)
+
+    def put(self, member: str, value: object) -> None:
+        """Have a member that is no list."""
+        self._values[member] = value
+
+    def text(self, event: str, ident: str = "") -> bytes:
+        """The server-sent event. JSON escapes every line end, whatever names hold."""
+        head = f"id: {ident}\n" if ident else ""
+        members = [f"{_encode(name)}:{_encode(value)}" for name, value in self._values.items()]
+        members += [f"{_encode(name)}:[{','.join(parts)}]" for name, parts in self._lists.items()]
+        return f"{head}event: {event}\ndata: {{{','.join(members)}}}\n\n".encode()
+
+
+def message(event: str, data: Json) -> bytes:
+    """One server-sent event that is small."""
+    parcel = Parcel()
+    for name, value in data.items():
+        parcel.put(name, value)
+    return parcel.text(event)
 
 
 class Feed:
@@ -220,8 +253,8 @@ class Feed:
             **self._about,
         }
         yield message("hello", hello)
-        yield from self._messages("nodes", self._nodes_now(list(self._known)))
-        yield from self._messages("flows", self._flows_now(engine.flows.keys()))
+        yield from self._items("nodes", self._nodes_now(list(self._known)))
+        yield from self._items("flows", self._flows_now(engine.flows.keys()))
         for time, pairs in engine.flows.cells():
             for some in _some(pairs, _CELLS):
                 cells = [row for row in (self._cell_row(time, *pair) for pair in some) if row is not None]
@@ -241,25 +274,25 @@ class Feed:
         fresh = self._engine.nodes.by_id.keys() - self._known
         self._known |= fresh
         self._shown |= {ident for ident in fresh if not self._hidden(ident)}
-        more: Json = {}
         self._fresh |= fresh
+        parcel = Parcel()
         if counters:
-            yield from self._counters(merged)
+            yield from self._counters(parcel, merged)
         else:
             self._merged = merged  # they go with the nodes that are gone
-            yield from self._deltas("nodes", self._nodes_now(fresh))
+            yield from self._fill(parcel, "nodes", self._nodes_now(fresh))
         told = [self._query(at, one) for at, one in queries if isinstance(one, DnsQuerySeen)]
-        more["queries"] = [row for row in told if row is not None]
+        parcel.add("queries", [row for row in told if row is not None])
         refused = [self._refused(at, one) for at, one in blocked if isinstance(one, FlowKey)]
-        more["blocked"] = [row for row in refused if row is not None]
-        more["changed"] = list(changed)
-        more["notifications"] = list(notifications.values())
-        more |= left_out
-        more = {name: value for name, value in more.items() if value}
-        if more:
-            yield self._delta(more)
+        parcel.add("blocked", [row for row in refused if row is not None])
+        parcel.add("changed", list(changed))
+        parcel.add("notifications", list(notifications.values()))
+        for name, count in left_out.items():
+            parcel.put(name, count)
+        if parcel.weight:
+            yield self._delta(parcel)
 
-    def _counters(self, merged: list[tuple[int, int]]) -> Steps:
+    def _counters(self, parcel: Parcel, merged: list[tuple[int, int]]) -> Steps:
         """Nodes, flows and cells: first nodes, which the others mention, last what is gone."""
         engine = self._engine
         began = self._clock()
@@ -295,32 +328,39 @@ class Feed:
                 touched |= dict.fromkeys(flow.key for flow in engine.flows.flows(ident))
             cells |= dict.fromkeys(engine.flows.cells_of(turned))
         yield None
-        yield from self._deltas("nodes", self._news(full))
+        yield from self._fill(parcel, "nodes", self._news(full))
         told, self._seen = self._seen, dict(seen)
-        yield from self._deltas("seen", iter([[list(pair) for pair in seen if told.get(pair[0]) != pair[1]]]))
-        yield from self._deltas("merged", iter([[list(pair) for pair in merged]]))
-        yield from self._deltas("gone_nodes", iter([sorted(gone)]))
-        lost: list[list[object]] = []
-        yield from self._deltas("flows", self._flows_now(touched, before, lost))
-        yield from self._deltas("gone_flows", _some(lost, _MESSAGE))
-        yield from self._cells(cells, before | {0})
+        changed = [pair for pair in seen if told.get(pair[0]) != pair[1]]
+        yield from self._fill(parcel, "seen", _some(changed, _CELLS))
+        yield from self._fill(parcel, "merged", _some(merged, _CELLS))
+        yield from self._fill(parcel, "gone_nodes", _some(sorted(gone), _CELLS))
+        lost: list[FlowKey] = []
+        yield from self._fill(parcel, "flows", self._flows_now(touched, before, lost))
+        yield from self._fill(parcel, "gone_flows", _some(lost, _CELLS))
+        yield from self._fill(parcel, "cells", self._cells(cells, before | {0}))
 
-    def _cells(self, touched: Iterable[Cell], before: Container[int]) -> Steps:
-        """Cells that changed; those of nodes that are hidden now have no traffic any more."""
-        steps: dict[int, list[list[int]]] = {}
-        for count, cell in enumerate(touched, 1):
-            row = self._cell_row(*cell)
-            if row is None and cell.device in before and cell.node in before:
-                row = [cell.device, cell.node, 0, 0, 0, 0]
-                if self._waits(cell.device) or self._waits(cell.node):
-                    self._journal.touch_cell(*cell)
-            if row is not None:
-                steps.setdefault(cell.time, []).append(row)
-            if count % _CELLS == 0:
-                yield self._delta({"cells": _by_time(steps)}) if steps else None
-                steps = {}
-        if steps:
-            yield self._delta({"cells": _by_time(steps)})
+    def _fill(self, parcel: Parcel, member: str, items: Iterator[Sequence[object]]) -> Steps:
+        """Add items bit by bit, and send whenever a message is full."""
+        for some in items:
+            parcel.add(member, some)
+            if parcel.weight >= _MESSAGE:
+                yield self._delta(parcel)
+            else:
+                yield None
+
+    def _cells(self, touched: Iterable[Cell], before: Container[int]) -> Iterator[list[Json]]:
+        """Cells that changed, by their step; those of nodes that are hidden now have no traffic any more."""
+        for some in _some(list(touched), _STEP):
+            steps: dict[int, list[list[int]]] = {}
+            for cell in some:
+                row = self._cell_row(*cell)
+                if row is None and cell.device in before and cell.node in before:
+                    row = [cell.device, cell.node, 0, 0, 0, 0]
+                    if self._waits(cell.device) or self._waits(cell.node):
+                        self._journal.touch_cell(*cell)
+                if row is not None:
+                    steps.setdefault(cell.time, []).append(row)
+            yield [{"time": time, "cells": cells} for time, cells in steps.items()]
 
     # -- items ---------------------------------------------------------------------------
 
@@ -345,7 +385,7 @@ class Feed:
         self,
         keys: Iterable[FlowKey],
         before: Container[int] = (),
-        lost: list[list[object]] | None = None,
+        lost: list[FlowKey] | None = None,
     ) -> Iterator[list[Json]]:
         """Those of the flows that are there to be seen. The others, where subscribers may know of them, are
         added to ``lost``."""
@@ -356,7 +396,7 @@ class Feed:
                 if flow is not None:
                     items.append(flow_shape(flow))
                 elif lost is not None and key.device in before and key.node in before:
-                    lost.append(list(key))
+                    lost.append(key)
                     if self._waits(key.device) or self._waits(key.node):
                         self._journal.touch_flow(key)
             yield items
@@ -456,17 +496,26 @@ class Feed:
     def _time(self) -> float:
         return round(self._clock(), 3)
 
-    def _messages(self, event: str, items: Iterator[list[Json]]) -> Steps:
-        for some in _gathered(items):
-            yield None if some is None else message(event, {"items": some})
+    @staticmethod
+    def _items(event: str, items: Iterator[Sequence[object]]) -> Steps:
+        """Messages with lists of items."""
+        parcel = Parcel()
+        for some in items:
+            parcel.add("items", some)
+            if parcel.weight >= _MESSAGE:
+                yield parcel.text(event)
+                parcel = Parcel()
+            else:
+                yield None
+        if parcel.weight:
+            yield parcel.text(event)
 
-    def _deltas(self, member: str, items: Iterator[list[Item]]) -> Steps:
-        for some in _gathered(items):
-            yield None if some is None else self._delta({member: some})
-
-    def _delta(self, members: Json) -> bytes:
+    def _delta(self, parcel: Parcel) -> bytes:
+        """The delta that is in the parcel, which is empty then."""
         self._number += 1
-        text = message("delta", {"time": self._time(), **members}, f"{self._instance}-{self._number}")
+        parcel.put("time", self._time())
+        text = parcel.text("delta", f"{self._instance}-{self._number}")
+        parcel.clear()
         self._ring.append(Delta(self._number, text))
         self._ring_bytes += len(text)
         while self._ring_bytes > RING_BYTES or len(self._ring) > RING_DELTAS:
@@ -482,24 +531,6 @@ class Feed:
         self._ring_bytes = 0
 
 
-def _some(items: list[Item], size: int) -> Iterator[list[Item]]:
+def _some(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     for begin in range(0, len(items), size):
         yield items[begin : begin + size]
-
-
-def _gathered(items: Iterator[list[Item]]) -> Iterator[list[Item] | None]:
-    """Items in lists as long as a message may be; ``None`` after each bit of work."""
-    found: list[Item] = []
-    for some in items:
-        found += some
-        if len(found) >= _MESSAGE:
-            yield found
-            found = []
-        else:
-            yield None
-    if found:
-        yield found
-
-
-def _by_time(steps: dict[int, list[list[int]]]) -> list[Json]:
-    return [{"time": time, "cells": cells} for time, cells in steps.items()]
