@@ -96,7 +96,7 @@ class OnlyLooking:
         """The result of a method; ``ApiError`` where the call is refused."""
         method = self.methods.get(name)
         if method is not None and method.writes:
-            raise ApiError(REFUSED, f"{name} is refused: what is shown is a capture file, and over")
+            raise ApiError(REFUSED, f"{name} is refused: what is shown is a capture file")
         return self._api.call(name, params, caller)
 
 

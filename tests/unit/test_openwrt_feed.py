@@ -263,7 +263,8 @@ def _declared(feed: Packages, package: str) -> set[str]:
 
 def _modules() -> list[str]:
     """All modules that are shipped, by name."""
-    names = [".".join(("spind", *path.with_suffix("").parts)) for path in tree.shipped()]
+    paths = [path for path in tree.shipped() if path.suffix == ".py"]
+    names = [".".join(("spind", *path.with_suffix("").parts)) for path in paths]
     return [name.removesuffix(".__init__") for name in names]
 
 
