@@ -441,9 +441,11 @@ def _configured(root: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def running(root: Path, config: Path, inside: list[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """The installed daemon, as procd starts it."""
-    environment = os.environ | {"PYTHONPATH": str(root / ARCHIVE)}
+def running(
+    root: Path, config: Path, inside: list[str], log: Path, *before: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """The installed daemon, as procd starts it; modules are looked for in ``before`` first."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*before, root / ARCHIVE)))}
     command = [*inside, sys.executable, str(root / "usr/bin/spind"), "run", "-c", str(config)]
     with log.open("wb") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process:
         try:
@@ -511,6 +513,40 @@ def test_two_capabilities_are_enough(root: Path, tmp_path: Path) -> None:
         assert status["problems"] == []
         process.send_signal(signal.SIGTERM)
         assert process.wait(patient(20)) == 0
+
+
+@pytest.mark.lab
+def test_it_serves_the_page(root: Path, tmp_path: Path) -> None:
+    config, log = _configured(root, tmp_path), tmp_path / "log"
+    with namespace() as inside, running(root, config, inside, log) as process:
+        status = _status(tmp_path / "rpc.sock", process, log)
+        assert status["web"]["url"] == "http://127.0.0.1:13026/"
+        fetch = "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:13026/').status)"
+        done = subprocess.run(
+            [*inside, sys.executable, "-c", fetch], capture_output=True, text=True, check=False
+        )
+        assert done.stdout == "200\n", done.stderr
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(patient(20)) == 0
+
+
+@pytest.mark.lab
+def test_it_runs_without_tornado(root: Path, tmp_path: Path) -> None:
+    """Installed by force, on a router that has no room for it."""
+    config, log = _configured(root, tmp_path), tmp_path / "log"
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    (absent / "tornado.py").write_text("raise ModuleNotFoundError('No module', name='tornado')\n")
+    with namespace() as inside, running(root, config, inside, log, absent) as process:
+        status = _status(tmp_path / "rpc.sock", process, log)
+        sentence = "no web interface: tornado is not installed (python3-tornado)"
+        assert status["problems"] == [sentence]
+        assert status["web"]["url"] == ""
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(patient(20)) == 0
+    said = log.read_text()
+    assert said.count(sentence) == 1
+    assert "Traceback" not in said
 
 
 # -- installing, upgrading, removing ---------------------------------------------------------
