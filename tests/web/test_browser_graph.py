@@ -7,15 +7,11 @@ from typing import Any
 import pytest
 from web_browser import Visit
 from web_home import Pair, WebHome
-from web_pixels import Picture, called, parsed
+from web_pixels import Picture, called
 
 from spind.lab import plan
 
 pytestmark = pytest.mark.lab
-
-
-def colour(thing: dict[str, Any]) -> str:
-    return called(parsed(thing["colour"]))
 
 
 def edge_turns(visit: Visit, pair: Pair, wanted: str, seconds: float = 10) -> dict[str, Any]:
@@ -23,7 +19,7 @@ def edge_turns(visit: Visit, pair: Pair, wanted: str, seconds: float = 10) -> di
 
     def now() -> dict[str, Any] | None:
         found = visit.edge(pair.device, pair.node)
-        return found if found and colour(found) == wanted else None
+        return found if found and found["colour"] == wanted else None
 
     found: dict[str, Any] = visit.until(now, f"an edge in {wanted}", seconds)
     return found
@@ -41,7 +37,7 @@ def test_every_device_of_the_home_is_there_and_grey(home: WebHome, visit: Visit)
     for spec in plan.DEFAULT_DEVICES:
         node = shown[home.device_id(spec.name)]
         assert (node["label"], node["kind"]) == (spec.name, "device")
-        assert colour(node) == "grey"
+        assert node["colour"] == "grey"
 
 
 def test_edges_lead_from_shown_nodes_to_shown_nodes(visit: Visit) -> None:
@@ -76,7 +72,7 @@ def test_a_query_is_violet(home: WebHome, visit: Visit) -> None:
 
     def violet() -> bool:
         found = visit.edge(phone, site)
-        return bool(found) and colour(found) == "violet"
+        return bool(found) and found["colour"] == "violet"
 
     visit.until(violet, "an edge of a query")
 
@@ -113,7 +109,7 @@ def test_search_filters_and_focus_leave_what_was_asked_for(home: WebHome, visit:
     visit.until(
         lambda: (
             pair.node in [e["node"] for e in visit.describe()["edges"]]
-            and all(colour(e) == "red" for e in visit.describe()["edges"])
+            and all(e["colour"] == "red" for e in visit.describe()["edges"])
         ),
         "only what is blocked",
     )

@@ -34,7 +34,7 @@ NAMES = [
     b"{{7*7}}${window.__hit=1}",
     b"=HYPERLINK(1)",
 ]
-"""Labels of names in the DNS, each below a domain of its own: any byte may be in one (RFC 2181 section 11)."""
+"""Labels of names in the DNS, each below a domain of its own; any byte may be in one (RFC 2181, 11)."""
 
 TABS = ("devices", "sites", "flows", "rules", "profiles", "notifications", "audit", "captures")
 

@@ -76,7 +76,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self._errors.append(str(error)))
         self.page.on("dialog", self._dialog)
         self._context.on("request", self._request)
-        self._context.on("page", self._opened.append)
+        self._context.on("page", self._page)
 
     def __enter__(self) -> Self:
         self.page.goto(self._address)
@@ -99,6 +99,10 @@ class Visit:
         self._errors.append(f"a dialog of the browser: {dialog.message}")
         dialog.dismiss()
 
+    def _page(self, page: "Page") -> None:
+        if page is not self.page:
+            self._opened.append(page)
+
     def _request(self, request: "Request") -> None:
         self._asked.append(request.url)
 
@@ -116,7 +120,7 @@ class Visit:
         assert not self._errors, f"errors of scripts: {self._errors[:5]}"
         said = [m for m in self._messages if not any(p.search(m) for p in self._expected)]
         assert not said, f"the console says: {said[:5]}"
-        assert not self._opened[1:], "windows were opened"
+        assert not self._opened, "windows were opened"
 
     # -- asking and waiting --------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 """Colours: of a screenshot at a place, and what people would call them. For tests of the page."""
 
 import colorsys
-import re
 import struct
 import zlib
 
@@ -62,16 +61,6 @@ class Picture:
             for line in range(max(0, int(y) - reach), min(self.height, int(y) + reach + 1))
             for each in range(max(0, int(x) - reach), min(self.width, int(x) + reach + 1))
         ]
-
-
-def parsed(text: str) -> Colour:
-    """A colour of CSS: ``#rgb``, ``#rrggbb`` or ``rgb(...)``."""
-    if text.startswith("#"):
-        digits = text[1:] if len(text) == 7 else "".join(2 * digit for digit in text[1:])
-        red, green, blue = bytes.fromhex(digits)
-        return red, green, blue
-    red, green, blue = (int(float(number)) for number in re.findall(r"[\d.]+", text)[:3])
-    return red, green, blue
 
 
 def called(colour: Colour) -> str:
