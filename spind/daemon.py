@@ -350,6 +350,9 @@ class Daemon:
             self._keeper.save_state(command)
         elif isinstance(command, Notice):
             log.log(command.level, "%s", command.message)
+            if command.level >= logging.WARNING:
+                trouble = (command.message,)
+                self._carry_out(self._engine.notify(self._clock(), "daemon", "daemon.trouble", trouble))
         elif isinstance(command, Save):
             self._save_by_itself(command)
         elif isinstance(command, RecordAudit):

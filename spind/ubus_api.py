@@ -16,13 +16,13 @@ Callers are the owner: who is not root gets here only where ubusd's ACL says so,
 audit list.
 
 Events, for ``ubus listen`` as for ``ubus subscribe spin``: ``spin.device``, ``spin.rule``,
-``spin.notification``. A device that changes while an event about it waits is told once.
+``spin.notification`` (an item of ``list_notifications``). A device that changes while an event about it
+waits is told once.
 """
 
 import asyncio
 import json
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
@@ -40,7 +40,7 @@ from spind.calls import (
     UnavailableError,
 )
 from spind.changes import Change, RuleChange
-from spind.commands import Command, Json, NodeChanged, NodeDeleted, NodeMerged, Notice, Save
+from spind.commands import Command, Json, NodeChanged, NodeDeleted, NodeMerged, Notify, Save
 from spind.rules import to_json
 from spind.text import inert
 from spind.ubus import blob
@@ -182,10 +182,8 @@ class UbusApi:
             self._device_gone(command)
         elif isinstance(command, Save) and isinstance(command.after, RuleChange):
             self._put(None, "spin.rule", _rule_event(command.before, command.after))
-        elif isinstance(command, Notice) and command.level >= logging.WARNING:
-            level = logging.getLevelName(command.level).lower()
-            notice = {"time": int(time.time()), "kind": "notice", "level": level, "message": command.message}
-            self._put(None, "spin.notification", notice)
+        elif isinstance(command, Notify):
+            self._put(None, "spin.notification", command.notification)
 
     def _device_changed(self, device: Json) -> None:
         ident = int(str(device["id"]))

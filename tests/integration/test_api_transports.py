@@ -168,6 +168,8 @@ CALLS: list[tuple[str, dict]] = [
     ("get_flow_block", {}),
     ("undo", {"id": 1}),
     ("undo", {"id": 1}),
+    ("list_notifications", {}),
+    ("dismiss_notification", {"id": 1}),
     ("reset_iplist_ignore", {}),
     ("list_rpc_methods", {}),
     ("no_such_method", {}),
