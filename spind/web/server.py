@@ -140,13 +140,14 @@ class WebServer:
             return
         server.stop()
         self._listening.clear()
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.limits.stop)
         server.close_streams()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(server.close_all_connections(), self.limits.stop)
+            async with asyncio.timeout(self.limits.stop):
+                await server.close_all_connections()
 
     # -- listeners -----------------------------------------------------------------------
 
@@ -381,7 +382,8 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     async def _written(self, written: "asyncio.Future[None]") -> None:
         try:
-            await asyncio.wait_for(written, self._owner.limits.send)
+            async with asyncio.timeout(self._owner.limits.send):  # wait_for may lose a cancellation
+                await written
         except TimeoutError:
             self._drop()
             raise iostream.StreamClosedError from None
