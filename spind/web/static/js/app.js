@@ -47,12 +47,17 @@ class App {
     const { home, graph } = this;
     graph.addEventListener("select", (event) => this.select(event.detail, graph));
     graph.addEventListener("open", () => byId("panel").querySelector("h2")?.focus());
-    home.addEventListener("status", () => this.#status());
+    home.addEventListener("status", () => {
+      this.#status();
+      if (home.status === "lost") this.#check();
+    });
     home.addEventListener("tick", () => this.#status());
     home.addEventListener("reset", () => {
       document.body.classList.remove("starting");
+      // The page is that of another version than the daemon, which was renewed.
+      if (home.version && this.who.version && home.version !== this.who.version) location.reload();
       // Ids are those of one run of spind: after a restart sites have others.
-      this.select(null);
+      if (this.selection && this.#labels(this.selection) !== this.selected) this.select(null);
     });
     home.addEventListener("merged", (event) => this.#follow(event.detail));
     session.addEventListener("login", () => this.#login());
@@ -81,6 +86,12 @@ class App {
     this.feed.start();
   }
 
+  /** The stream ended: perhaps because the session did, which a stream cannot say. */
+  async #check() {
+    const who = await whoAmI().catch(() => null);
+    if (who && !who.role) this.#login();
+  }
+
   #login() {
     if (!byId("login").hidden) return;
     this.feed.stop();
@@ -94,11 +105,17 @@ class App {
     const next = selection ?? null;
     if (JSON.stringify(next) === JSON.stringify(this.selection)) return;
     this.selection = next;
+    this.selected = next && this.#labels(next);
     if (from !== this.graph) this.graph.select(next);
     this.timeline.selection = next;
     this.panel.render();
     if (next) this.tables.reveal();
     else this.tables.refresh();
+  }
+
+  #labels(selection) {
+    const ids = selection.type === "edge" ? [selection.device, selection.node] : [selection.id];
+    return JSON.stringify(ids.map((id) => [id, this.home.label(id)]));
   }
 
   /** Is this what is chosen? An edge is, in whichever direction. */

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Numbers, times and services for people, in their language. Pure but for the language of the moment.
 
-import { language, t } from "./words.js";
+import { locale, t } from "./words.js";
 
 const cache = new Map();
 
 function formatter(kind, options) {
-  const key = `${language()} ${kind.name} ${JSON.stringify(options)}`;
-  if (!cache.has(key)) cache.set(key, new kind(language(), options));
+  const key = `${locale()} ${kind.name} ${JSON.stringify(options)}`;
+  if (!cache.has(key)) cache.set(key, new kind(locale(), options));
   return cache.get(key);
 }
 

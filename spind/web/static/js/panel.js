@@ -130,7 +130,7 @@ export class Panel {
       })),
       this.#live(h("div", {}), () => JSON.stringify(blocked().map((edge) => [edge.key, ago(edge.blocked, home.shown)])), () => {
         const found = blocked();
-        return found.length && this.#part("home.recentlyBlocked", h("ul.plain", {}, found.map((edge) =>
+        return found.length > 0 && this.#part("home.recentlyBlocked", h("ul.plain", {}, found.map((edge) =>
           h("li", {}, this.#chooser(edgeOf(edge), `${home.label(edge.device)} – ${home.label(edge.node)}`), h("span.amount", {}, ago(edge.blocked, home.shown))))));
       }),
       this.#part("home.news", this.#live(h("ul.plain", {}), () => JSON.stringify(news().map((each) => [each.id, ago(each.time, home.now)])), () => {
@@ -159,7 +159,9 @@ export class Panel {
       deeds.do(button, "set_ignore", { node: id, ignore: to }, say(to ? "done.ignore" : "done.unignore", { name: name(home.label(id)) }));
     }, { reason: decidable ? "" : t("do.nothing") });
     this.live.push(() => {
-      ignore.textContent = t(ignored() ? "do.unignore" : "do.ignore");
+      const which = ignored() ? "unignore" : "ignore";
+      ignore.dataset.testid = which;
+      ignore.textContent = t(`do.${which}`);
     });
     const focus = h("button", { type: "button", "data-testid": "focus", "aria-pressed": String(this.app.focused === id), onclick: () => {
       this.app.focus(this.app.focused === id ? null : id);

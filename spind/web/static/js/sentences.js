@@ -3,7 +3,7 @@
 // English only. Text in, text out.
 
 import { moment, momentInFull, protocolName } from "./format.js";
-import { en, language, t } from "./words.js";
+import { en, locale, t } from "./words.js";
 
 /** What a node is called by its MAC, domain or address. */
 export function labelOfKey(home, key) {
@@ -17,7 +17,7 @@ const DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /** The short name of a day of the week; 0 is Monday. */
 export const dayName = (day, style = "short") =>
-  new Intl.DateTimeFormat(language(), { weekday: style, timeZone: "UTC" }).format(new Date(Date.UTC(2024, 0, 1 + day)));
+  new Intl.DateTimeFormat(locale(), { weekday: style, timeZone: "UTC" }).format(new Date(Date.UTC(2024, 0, 1 + day)));
 
 /** A schedule with days in the language of the page. */
 export function scheduleText(text) {

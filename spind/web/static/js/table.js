@@ -14,7 +14,8 @@ const REORDER = 5000;
 /**
  * Columns are {key, word, value(row), show?(row), number?, wide?, sort?, csv?}. `value` is what is sorted,
  * searched and saved: text or a number. `show` makes a node or text of it; it is called again only if
- * `stamp(row)`, else the value, changed. `wide` columns are left out on phones.
+ * `stamp(row)`, else the value, changed. `wide` columns are left out on
+ * phones, `extra` ones on most screens.
  */
 export class Table {
   constructor(element, { name, columns, rows, key, sort, select = null, isSelected = () => false, empty, tools = [] }) {
@@ -200,7 +201,7 @@ export class Table {
   }
 }
 
-const classes = (column) => [column.number && "number", column.wide && "wide", column.word === "col.do" && "do"].filter(Boolean);
+const classes = (column) => [column.number && "number", column.wide && "wide", column.extra && "extra", column.word === "col.do" && "do"].filter(Boolean);
 
 function compare(one, two) {
   if (typeof one === "number" && typeof two === "number") return one - two;

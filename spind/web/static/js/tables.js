@@ -180,7 +180,7 @@ export class Tables {
         this.#seen(),
         { key: "profile", word: "col.profile", wide: true, value: profile, show: (node) => name(profile(node)) },
         { key: "address", word: "col.address", wide: true, value: (node) => node.ips?.[0] ?? "", words: (node) => `${node.ips?.join(" ")} ${node.mac}` },
-        { key: "mac", word: "col.mac", wide: true, value: (node) => node.mac ?? "" },
+        { key: "mac", word: "col.mac", wide: true, extra: true, value: (node) => node.mac ?? "" },
         this.#state(),
       ],
     };

@@ -45,13 +45,13 @@ export class Toolbar {
     const { app } = this;
     const { filter } = app;
     const change = (part) => app.setFilter(part);
-    this.search = h("input", { type: "search", value: filter.text, placeholder: t("tool.searchHint"), "aria-label": t("tool.search"), autocomplete: "off", spellcheck: "false", "data-testid": "search", oninput: () => change({ text: this.search.value.trim() }) });
+    this.search = h("input", { type: "search", value: filter.text, placeholder: t("tool.search"), title: t("tool.searchHint"), "aria-label": t("tool.search"), autocomplete: "off", spellcheck: "false", "data-testid": "search", oninput: () => change({ text: this.search.value.trim() }) });
     this.device = h("select", { "aria-label": t("tool.device"), "data-testid": "filter-device", onchange: () => change({ device: this.device.value }) });
     const port = h("input", { type: "number", min: 1, max: 65535, value: filter.port || "", placeholder: t("tool.port"), "aria-label": t("tool.port"), "data-testid": "filter-port", oninput: () => change({ port: Number(port.value) || 0 }) });
     const direction = h(
       "select",
       { "aria-label": t("tool.direction"), "data-testid": "filter-direction", onchange: () => change({ direction: direction.value }) },
-      [["", "anyDirection"], ["outbound", "outbound"], ["inbound", "inbound"]].map(([value, word]) => h("option", { value, selected: value === filter.direction }, t(`tool.${word}`))),
+      [["", "anyDirection"], ["out", "outbound"], ["in", "inbound"]].map(([value, word]) => h("option", { value, selected: value === filter.direction }, t(`tool.${word}`))),
     );
     const check = (key) => {
       const box = h("input", { type: "checkbox", checked: filter[key], "data-testid": `filter-${key}`, onchange: () => change({ [key]: box.checked }) });
@@ -69,7 +69,7 @@ export class Toolbar {
     fill(
       byId("buttons"),
       this.theme,
-      h("button.quiet", { type: "button", "data-testid": "language", lang: language() === "en" ? "nl" : "en", title: t("tool.languageHint"), onclick: () => {
+      h("button.quiet", { type: "button", "data-testid": "language", lang: language() === "en" ? "nl" : "en", title: t("tool.languageHint"), "aria-label": t("tool.languageHint"), onclick: () => {
         setLanguage(language() === "en" ? "nl" : "en");
         app.render();
         byId("buttons").querySelector("[data-testid=language]").focus();

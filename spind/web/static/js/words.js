@@ -33,8 +33,8 @@ export const en = {
   "tool.anyDirection": "Both ways",
   "tool.outbound": "From the home",
   "tool.inbound": "To the home",
-  "tool.blocked": "Blocked only",
-  "tool.ignored": "Show ignored",
+  "tool.blocked": "Blocked",
+  "tool.ignored": "Ignored, too",
   "tool.pause": "Pause",
   "tool.resume": "Go on",
   "tool.lock": "Hold the drawing still",
@@ -44,8 +44,8 @@ export const en = {
   "theme.auto": "as the system has them",
   "theme.light": "light",
   "theme.dark": "dark",
-  "tool.language": "Nederlands",
-  "tool.languageHint": "Deze pagina in het Nederlands",
+  "tool.language": "NL",
+  "tool.languageHint": "NL: deze pagina in het Nederlands",
   "tool.help": "Help",
   "tool.user": "You",
   "tool.logout": "Log out",
@@ -443,6 +443,9 @@ export function setLanguage(tag) {
   remember("spind.language", tag);
 }
 
+/** The language as people here write numbers and times: en-GB rather than en, where the browser says so. */
+export const locale = () => (navigator.languages ?? []).find((tag) => tag.slice(0, 2) === current) ?? current;
+
 /** Is there such a sentence? */
 export const has = (key) => key in en;
 
@@ -462,7 +465,7 @@ const PLACE = /\{(\w+)\}/;
 export function t(key, values = {}) {
   return template(key, values).replace(/\{(\w+)\}/g, (whole, place) => {
     if (!(place in values)) return whole;
-    const value = typeof values[place] === "number" ? new Intl.NumberFormat(current).format(values[place]) : plain(values[place]);
+    const value = typeof values[place] === "number" ? new Intl.NumberFormat(locale()).format(values[place]) : plain(values[place]);
     return /^[\x20-\x7e\u00a0–]*$/.test(value) ? value : `\u2068${value}\u2069`;
   });
 }
@@ -475,6 +478,6 @@ export function say(key, values = {}) {
       if (index % 2 === 0) return part;
       const value = values[part];
       if (value === undefined) return `{${part}}`;
-      return typeof value === "number" ? new Intl.NumberFormat(current).format(value) : value;
+      return typeof value === "number" ? new Intl.NumberFormat(locale()).format(value) : value;
     });
 }
