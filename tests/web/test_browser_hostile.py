@@ -146,13 +146,11 @@ def test_lists_show_them_as_text(visit: Visit, hostile: list[int]) -> None:
 def test_the_graph_and_the_panel_show_them_as_text(home: WebHome, visit: Visit, hostile: list[int]) -> None:
     camera, phone = home.device_id("camera"), home.device_id("phone")
     for node in (camera, *hostile):
-        visit.evaluate("(id) => window.spind.graph.select({type: 'node', id})", node)
+        visit.select(id=node)
         visit.until(visit.id("rename").first.is_visible, "the panel")
         inert(visit, f"panel of {node}")
     for node in hostile:
-        visit.evaluate(
-            "([device, node]) => window.spind.graph.select({type: 'edge', device, node})", [phone, node]
-        )
+        visit.select(device=phone, node=node)
         visit.until(visit.id("when").first.is_visible, "the panel")
         inert(visit, f"panel of the edge to {node}")
         panel: Any = visit.page.locator("#panel").bounding_box()
@@ -165,7 +163,7 @@ def test_the_graph_and_the_panel_show_them_as_text(home: WebHome, visit: Visit, 
 
 def test_dialogs_and_toasts_show_them_as_text(home: WebHome, visit: Visit, hostile: list[int]) -> None:
     camera = home.device_id("camera")
-    visit.evaluate("(id) => window.spind.graph.select({type: 'node', id})", camera)
+    visit.select(id=camera)
     for dialog in ("rename", "profile", "capture"):
         visit.id(dialog).first.click()
         visit.until(visit.page.locator("dialog").first.is_visible, "the dialog")
@@ -191,7 +189,7 @@ def test_csv_of_them_calculates_nothing(visit: Visit, hostile: list[int]) -> Non
 def test_a_phone_stays_a_phone(open_page: Any, hostile: list[int]) -> None:
     visit = open_page(size=PHONE, touch=True)
     for node in hostile:
-        visit.evaluate("(id) => window.spind.graph.select({type: 'node', id})", node)
+        visit.select(id=node)
         visit.until(visit.id("rename").first.is_visible, "the panel")
         inert(visit, f"panel of {node}")
     visit.photograph("hostile phone")

@@ -117,8 +117,7 @@ def test_a_click_on_the_time_line_looks_back(home: WebHome, visit: Visit, pair: 
 
 def test_the_time_line_is_that_of_what_is_selected(home: WebHome, visit: Visit, pair: Pair) -> None:
     pair.talk_much(100)
-    select = "([device, node]) => window.spind.graph.select({type: 'edge', device, node})"
-    visit.evaluate(select, [pair.device, pair.node])
+    visit.select(device=pair.device, node=pair.node)
     series = "([device, node]) => window.spind.home.series({type: 'edge', device, node}).up_bytes"
 
     def told() -> float:

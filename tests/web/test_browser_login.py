@@ -75,9 +75,8 @@ def test_the_owner_logs_in_decides_and_logs_out(home: WebHome, door: Visit) -> N
     (cookie,) = [each for each in door.page.context.cookies() if each["name"] == "spin_session"]
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     pair = Pair(home, home.tv, 150)
-    select = "([device, node]) => window.spind.graph.select({type: 'edge', device, node})"
     door.until(lambda: door.edge(pair.device, pair.node), "the pair")
-    door.evaluate(select, [pair.device, pair.node])
+    door.select(device=pair.device, node=pair.node)
     door.id("block").first.click()
     pair.blocked_in_time()
     (entry, *_) = home.call("list_audit", limit=1)["items"]
@@ -98,7 +97,7 @@ def test_a_viewer_looks_and_has_no_buttons(home: WebHome, door: Visit) -> None:
     door.wait_ready()
     tv = home.device_id("tv")
     door.until(lambda: door.node(tv), "the tv")
-    door.evaluate("(id) => window.spind.graph.select({type: 'node', id})", tv)
+    door.select(id=tv)
     panel = door.page.locator("#panel")
     door.until(lambda: home.tv.mac in panel.inner_text(), "the tv's details")
     for each in ("rename", "block", "allow", "ignore", "profile", "capture"):

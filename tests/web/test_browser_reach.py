@@ -44,8 +44,7 @@ def test_every_view_is_accessible(
     for tab in TABS:
         visit.id(f"tab-{tab}").click()
         sound(visit, f"{name} {tab}")
-    select = "(what) => window.spind.graph.select(what)"
-    visit.evaluate(select, {"type": "node", "id": pair.device})
+    visit.select(id=pair.device)
     visit.until(visit.id("rename").first.is_visible, "the panel")
     sound(visit, f"{name} panel of a device")
     for dialog in ("rename", "profile", "capture"):
@@ -54,7 +53,7 @@ def test_every_view_is_accessible(
         sound(visit, f"{name} dialog {dialog}")
         visit.page.keyboard.press("Escape")
         visit.until(lambda: visit.page.locator("dialog[open]").count() == 0, "its end")
-    visit.evaluate(select, {"type": "edge", "device": pair.device, "node": pair.node})
+    visit.select(device=pair.device, node=pair.node)
     visit.until(visit.id("when").first.is_visible, "the panel")
     visit.id("when").first.select_option("schedule")
     sound(visit, f"{name} panel of a pair")
@@ -63,8 +62,7 @@ def test_every_view_is_accessible(
 
 
 def test_the_toast_is_accessible(home: WebHome, visit: Visit, pair: Pair) -> None:
-    select = "([device, node]) => window.spind.graph.select({type: 'edge', device, node})"
-    visit.evaluate(select, [pair.device, pair.node])
+    visit.select(device=pair.device, node=pair.node)
     visit.id("block").first.click()
     visit.until(visit.id("undo").first.is_visible, "a toast")
     sound(visit, "toast")
@@ -85,7 +83,7 @@ def test_a_phone_is_wide_enough(home: WebHome, phone: Visit, pair: Pair) -> None
     fits(phone, "graph")
     sound(phone, "phone graph")
     assert phone.describe()["nodes"]
-    phone.evaluate("(id) => window.spind.graph.select({type: 'node', id})", pair.device)
+    phone.select(id=pair.device)
     phone.until(phone.id("rename").first.is_visible, "the panel")
     fits(phone, "panel")
     sound(phone, "phone panel")
@@ -156,7 +154,7 @@ def test_a_device_is_blocked_without_a_mouse(home: WebHome, visit: Visit, pair: 
         if seen[-1] == wanted:
             break
     if wanted not in seen:  # the arrows go to neighbours: the search brings it near
-        visit.evaluate("(id) => window.spind.graph.select({type: 'node', id})", wanted)
+        visit.select(id=wanted)
     assert len(set(seen)) > 2, "arrow keys move between nodes"
     visit.until(lambda: "tv" in live_words(visit), "a description for those who do not see it")
     keys.press("Enter")

@@ -198,6 +198,16 @@ class Visit:
         self.click_at(self.steady(lambda: self.node(node), f"a node {node}"))
         self.until(self.id("rename").first.is_visible, "the panel of the node")
 
+    def select(self, **what: Any) -> None:
+        """Choose a node (``id``) or a pair (``device``, ``node``) as a click on the graph does."""
+        kind = "node" if "id" in what else "edge"
+        script = """(what) => {
+          const { graph } = window.spind;
+          graph.select(what);
+          graph.dispatchEvent(new CustomEvent("select", { detail: what }));
+        }"""
+        self.evaluate(script, {"type": kind, **what})
+
     # -- files ---------------------------------------------------------------------------------
 
     def download(self, start: Callable[[], object]) -> "Download":
