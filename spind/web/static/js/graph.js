@@ -48,7 +48,7 @@ export class Graph extends EventTarget {
     this.element = element;
     this.home = home;
     this.scene = new Scene();
-    this.layout = new Layout();
+    this.layout = new Layout(element.clientWidth / Math.max(element.clientHeight, 1) || 1.6);
     this.selection = null;
     this.transform = zoomIdentity;
     this.#build();
@@ -277,8 +277,15 @@ export class Graph extends EventTarget {
   #view() {
     return {
       scene: this.scene, layout: this.layout, transform: this.transform, bright: this.#bright(),
-      selected: this.#chosen(), hover: this.#hover, cursor: this.#cursor,
+      selected: this.#chosen(), hover: this.#hover, cursor: this.#cursor, marked: this.#marked(),
     };
+  }
+
+  /* The nodes whose edges stand out: the one pointed at, else the one chosen. */
+  #marked() {
+    const { nodes } = this.scene;
+    const candidates = [this.#hover, this.#cursor, this.selection?.type === "node" ? this.selection.id : null];
+    return new Set(candidates.filter((id) => nodes.has(id)).slice(0, 1));
   }
 
   #bright() {

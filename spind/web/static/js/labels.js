@@ -47,7 +47,7 @@ export class Labels {
     for (const item of [...chosen, ...anchors, ...others]) {
       if (done.has(item.id)) continue;
       done.add(item.id);
-      const must = first.has(item.id);
+      const must = first.has(item.id) || (item.anchor && scale > 0.5);
       if (!must && !item.anchor && count >= most) continue;
       if (!must && item.anchor && scale < 0.16) continue;
       const text = cutLabel(item.node.label, item.anchor ? 24 : 28);

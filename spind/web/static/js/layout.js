@@ -16,21 +16,23 @@ const REMEMBERED = 3000;
 const REST = 0.015;
 
 export class Layout {
-  constructor() {
+  /** `aspect`: width to height of where it is shown. */
+  constructor(aspect = 1.6) {
+    this.aspect = Math.min(Math.max(aspect, 0.5), 2.4);
     this.items = new Map(); // id -> {id, x, y, vx, vy, fx, fy, radius, pinned, node}
     this.old = new Map(); // id -> {x, y, pinned}
     this.locked = false;
     this.version = 0; // grows when positions change
     this.links = forceLink([])
       .id((item) => item.id)
-      .distance((link) => link.source.radius + link.target.radius + (link.own ? 24 + 3 * Math.sqrt(link.crowd) : 120))
-      .strength((link) => (link.own ? 0.6 : 0.6 / Math.min(link.crowd, 12)));
+      .distance((link) => link.source.radius + link.target.radius + (link.own ? 26 + 3 * Math.sqrt(link.crowd) : 130))
+      .strength((link) => (link.own ? 0.6 : 0.35 / Math.min(link.crowd, 12)));
     this.simulation = forceSimulation([])
       .force("links", this.links)
       .force("charge", forceManyBody().strength((item) => item.charge).theta(1).distanceMax(900))
       .force("collide", forceCollide((item) => item.radius + item.margin).iterations(1).strength(0.8))
-      .force("x", forceX(0).strength((item) => (item.anchor ? 0.045 : 0.004)))
-      .force("y", forceY(0).strength((item) => (item.anchor ? 0.075 : 0.006)))
+      .force("x", forceX(0).strength((item) => (item.anchor ? 0.055 : 0.004) / this.aspect ** 1.6))
+      .force("y", forceY(0).strength((item) => (item.anchor ? 0.055 : 0.004) * this.aspect ** 1.3))
       .alphaDecay(0.03)
       .alphaMin(REST)
       .velocityDecay(0.45)
@@ -63,8 +65,8 @@ export class Layout {
       }
       item.node = node;
       item.radius = node.radius;
-      item.margin = anchor ? 14 : 5;
-      item.charge = anchor ? -520 - 14 * Math.min(node.neighbours.size, 60) : node.kind === "more" ? -90 : -46;
+      item.margin = anchor ? 36 : node.kind === "more" ? 7 : 9;
+      item.charge = anchor ? -700 - 16 * Math.min(node.neighbours.size, 60) : node.kind === "more" ? -90 : -60;
     }
     this.#link(scene);
     if (fresh.length) this.#stir(fresh, first);
@@ -84,7 +86,7 @@ export class Layout {
       // A sunflower's spiral: even, and the same each time.
       const distance = 170 * Math.sqrt(index - 0.5);
       const angle = index * 2.399963;
-      Object.assign(item, { x: 1.25 * distance * Math.cos(angle), y: 0.85 * distance * Math.sin(angle) });
+      Object.assign(item, { x: Math.sqrt(this.aspect) * distance * Math.cos(angle), y: (distance * Math.sin(angle)) / Math.sqrt(this.aspect) });
       return;
     }
     const distance = around.length === 1 ? around[0].radius + 40 + 30 * hash(`${item.id}r`) : 20;

@@ -39,9 +39,9 @@ export function strongest(states) {
   return best;
 }
 
-/** Width of an edge in pixels: from a hair for a few bytes to 8 for gigabytes, by the logarithm. */
+/** Width of an edge in pixels: from a hair for a few bytes to 6 for gigabytes, by the logarithm. */
 export function edgeWidth(bytes) {
-  return bytes > 0 ? Math.min(0.9 + 0.85 * Math.max(Math.log10(bytes) - 2, 0), 8) : 0.9;
+  return bytes > 0 ? Math.min(0.8 + 0.75 * Math.max(Math.log10(bytes) - 2.5, 0), 6) : 0.8;
 }
 
 /** Radius of a node in the graph's units. */

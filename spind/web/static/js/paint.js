@@ -13,6 +13,9 @@ const ORDER = ["older", "query", "recent", "blocked"];
 
 const PICTURES = 600;
 
+/* Radius in pixels that a node has at least, however far away. */
+const LEAST = { device: 5, gateway: 5, site: 1.8, more: 8 };
+
 export class Painter {
   #pictures = new Map();
 
@@ -44,7 +47,7 @@ export class Painter {
 
   /**
    * view: {scene, layout, transform: {k, x, y}, bright: null or Set of ids, selected: Set of ids and edge keys,
-   * hover: id or edge key, cursor: id, quick: true while things move}.
+   * hover: id or edge key, cursor: id, marked: Set of ids whose edges stand out}.
    */
   draw(view) {
     const { context, ratio, width, height } = this;
@@ -79,7 +82,7 @@ export class Painter {
       const bright = !view.bright || (view.bright.has(edge.device) && view.bright.has(edge.node));
       const line = { edge, x1, y1, x2, y2, r1: source.radius * k, r2: target.radius * k };
       if (view.selected.has(edge.key) || view.hover === edge.key) marked.push(line);
-      const strength = bright ? visibility(edge) : 0.05;
+      const strength = bright ? visibility(edge, view) : 0.05;
       const key = `${edge.state}|${Math.round(edge.width * thin * 2) / 2}|${strength}`;
       if (!groups.has(key)) groups.set(key, { edge, strength, width: edge.width * thin, lines: [] });
       groups.get(key).lines.push(line);
@@ -124,7 +127,7 @@ export class Painter {
     context.beginPath();
     for (const { edge, x1, y1, x2, y2, r1, r2 } of group.lines) {
       const length = Math.hypot(x2 - x1, y2 - y1);
-      const size = (4 + 1.3 * edge.width) * thin;
+      const size = (3.5 + 1.1 * edge.width) * thin;
       if (length - r1 - r2 < 2.5 * size) continue;
       const ux = (x2 - x1) / length;
       const uy = (y2 - y1) / length;
@@ -137,7 +140,7 @@ export class Painter {
   #node(view, item, at, alpha) {
     const { context, width, height, colours } = this;
     const [x, y] = at(item);
-    const radius = Math.max(item.radius * view.transform.k, item.anchor ? 5 : 1.8);
+    const radius = Math.max(item.radius * view.transform.k, LEAST[item.node.kind]);
     const room = radius + 8;
     if (x < -room || y < -room || x > width + room || y > height + room) return;
     const picture = this.#picture(item.node, Math.round(radius * 2) / 2);
@@ -234,7 +237,7 @@ export class Painter {
     ring(context, radius - 0.75, colours[node.state], 1.5, [3, 3]);
     if (radius < 6) return;
     context.fillStyle = colours.fg;
-    context.font = `600 ${Math.max(Math.round(radius * 0.72), 7)}px system-ui, sans-serif`;
+    context.font = `600 ${Math.max(Math.round(radius * 0.78), 8)}px system-ui, sans-serif`;
     context.textAlign = "center";
     context.textBaseline = "middle";
     context.fillText(`+${sign}`, 0, 0.5);
@@ -269,11 +272,15 @@ export class Painter {
   }
 }
 
-/* How visible an edge is: older ones fade in three steps, so that few different strokes are needed. */
-function visibility(edge) {
-  if (edge.state === "recent") return 0.85;
-  if (edge.state !== "older") return 0.9;
-  return edge.age < 120 ? 0.55 : edge.age < 330 ? 0.4 : 0.28;
+/* How visible an edge is. Older ones fade in three steps, so that few different strokes are needed. While a node is
+ * pointed at or chosen, its edges stand out. */
+function visibility(edge, view) {
+  const { marked } = view;
+  if (marked.has(edge.device) || marked.has(edge.node)) return edge.state === "older" ? 0.75 : 1;
+  const others = marked.size ? 0.5 : 1;
+  if (edge.state === "recent") return (edge.shared ? 0.5 : 0.75) * others;
+  if (edge.state !== "older") return 0.8 * others;
+  return (edge.age < 120 ? 0.5 : edge.age < 330 ? 0.36 : 0.25) * others;
 }
 
 function disc(context, radius, colour, alpha = 1) {

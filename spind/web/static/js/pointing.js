@@ -147,8 +147,9 @@ export class Pointing {
   show(box, milliseconds = 0, most = 1.6) {
     const { clientWidth: width, clientHeight: height } = this.element;
     if (!width || !height) return;
-    const room = Math.min(width, height) < 500 ? 8 : 24;
-    const k = Math.min((width - 2 * room) / (box.x1 - box.x0), (height - 2 * room) / (box.y1 - box.y0), most);
+    // To the left and right there are labels.
+    const room = Math.min(width * 0.075, 100);
+    const k = Math.min((width - 2 * room) / (box.x1 - box.x0), (height - 20) / (box.y1 - box.y0), most);
     const at = zoomIdentity
       .translate(width / 2, height / 2)
       .scale(Math.max(k, 0.08))

@@ -166,7 +166,7 @@ export class Scene {
     }
     for (const node of this.nodes.values()) {
       node.state = node.kind === "device" || node.kind === "gateway" ? "device" : strongest(node.states);
-      node.radius = node.kind === "more" ? 9 + 1.6 * Math.log2(node.members.length) : nodeRadius(node.kind, node.bytes);
+      node.radius = node.kind === "more" ? 10 + 1.6 * Math.log2(node.members.length) : nodeRadius(node.kind, node.bytes);
     }
     for (const edge of this.edges) {
       if (edge.bundle) {
@@ -176,6 +176,7 @@ export class Scene {
       edge.width = edgeWidth(edge.bytes);
       edge.direction = mainDirection(edge.edge);
       edge.age = Math.max(time - Math.max(edge.edge.lastseen, edge.edge.blocked || 0, edge.edge.queried || 0), 0);
+      edge.shared = this.nodes.get(edge.node).neighbours.size > 1;
       edge.colour = STATES[edge.state].colour;
     }
   }
