@@ -148,6 +148,7 @@ class Feed:
         self._shown: set[int] = set()
         self._looked = 0.0
         self._told: dict[int, int] = {}  # node -> hash of what the last delta said of it
+        self._told_before: dict[int, int] = {}  # the same of the one before, while one is made
         self._seen: dict[int, int] = {}  # node -> its lastseen in the last delta
         self._fresh: set[int] = set()  # that came since the last look at counters
         self._decided: tuple[object, ...] = ()
@@ -172,7 +173,8 @@ class Feed:
         self.awake = False
         self._engine.flows.listen(None)
         self._forget_ring()
-        self._known, self._shown, self._told, self._seen = set(), set(), {}, {}
+        self._known, self._shown = set(), set()
+        self._told, self._told_before, self._seen = {}, {}, {}
         self._clear()
 
     def describe(self, about: Json) -> None:
@@ -253,7 +255,7 @@ class Feed:
             **self._about,
         }
         yield message("hello", hello)
-        yield from self._items("nodes", self._nodes_now(list(self._known)))
+        yield from self._items("nodes", self._all_nodes())
         yield from self._items("flows", self._flows_now(engine.flows.keys()))
         for time, pairs in engine.flows.cells():
             for some in _some(pairs, _CELLS):
@@ -356,8 +358,6 @@ class Feed:
                 row = self._cell_row(*cell)
                 if row is None and cell.device in before and cell.node in before:
                     row = [cell.device, cell.node, 0, 0, 0, 0]
-                    if self._waits(cell.device) or self._waits(cell.node):
-                        self._journal.touch_cell(*cell)
                 if row is not None:
                     steps.setdefault(cell.time, []).append(row)
             yield [{"time": time, "cells": cells} for time, cells in steps.items()]
@@ -369,9 +369,18 @@ class Feed:
             found = map(self._engine.nodes.by_id.get, some)
             yield [self._views.node_item(node) for node in found if node is not None]
 
+    def _all_nodes(self) -> Iterator[list[Json]]:
+        """All nodes for one subscriber, which may hear something else than the last delta said."""
+        for some in _some(list(self._known), _STEP):
+            for ident in some:
+                for told in (self._told, self._told_before, self._seen):
+                    told.pop(ident, None)
+            yield from self._nodes_now(some)
+
     def _news(self, idents: list[int]) -> Iterator[list[Json]]:
         """Nodes, unless the last delta said the same of them: an ignored one waits to be announced."""
-        told, self._told = self._told, {}
+        told = self._told_before = self._told
+        self._told = {}
         for some in self._nodes_now(idents):
             items = []
             for item in some:
@@ -397,22 +406,25 @@ class Feed:
                     items.append(flow_shape(flow))
                 elif lost is not None and key.device in before and key.node in before:
                     lost.append(key)
-                    if self._waits(key.device) or self._waits(key.node):
-                        self._journal.touch_flow(key)
             yield items
 
     def _visible(self, key: FlowKey) -> Flow | None:
         flow = self._engine.flows.find(key)
-        if flow is None or not flow.used or not (self._may(key.device) and self._may(key.node)):
+        if flow is None or not flow.used:
             return None
-        return flow
+        if self._may(key.device) and self._may(key.node):
+            return flow
+        if self._waits(key.device) or self._waits(key.node):
+            self._journal.touch_flow(key)
+        return None
 
     def _may(self, ident: int) -> bool:
-        """May the node be seen, as subscribers know and as it is now?"""
+        """May the node be seen, as of the last look, and now?"""
         return ident in self._shown and not self._hidden(ident)
 
     def _waits(self, ident: int) -> bool:
-        """Was it hidden while this delta was made? Then the next one looks at what it exchanged again."""
+        """Was it hidden, or did it go, since the last look? It may be back before the next one, which would
+        not notice: so that looks at what was left out here again."""
         return ident in self._shown and self._hidden(ident)
 
     @property
@@ -431,6 +443,8 @@ class Feed:
 
     def _cell_row(self, time: int, device: int, node: int) -> list[int] | None:
         if not (self._may(device) and (not node or self._may(node))):
+            if self._waits(device) or self._waits(node):
+                self._journal.touch_cell(time, device, node)
             return None
         values = self._engine.flows.cell_values(time, device, node)
         return None if values is None else [device, node, *values]
@@ -462,7 +476,8 @@ class Feed:
         self._known = set(engine.nodes.by_id)
         self._shown = {ident for ident, node in engine.nodes.by_id.items() if not self._views.hidden(node)}
         self._looked = self._clock()
-        self._told, self._seen, self._fresh = {}, {}, set()
+        self._told, self._told_before, self._seen = {}, {}, {}
+        self._fresh = set()
         self._decided = self._decisions()
 
     def _clear(self) -> None:
