@@ -6,7 +6,7 @@
  * Rests when nothing changes: a frame is asked for only when there is something to draw.
  *
  * Events: "select" (detail: {type: "node", id} | {type: "edge", device, node} | null), "open" (the same, by Enter or
- * double click).
+ * double click), "focus" (detail: id or null).
  */
 
 import { zoomIdentity } from "../vendor/d3.js";
@@ -136,6 +136,7 @@ export class Graph extends EventTarget {
     this.refresh();
     if (this.#focus === null || !this.scene.nodes.has(id)) this.fit();
     else this.#showAround(id);
+    this.dispatchEvent(new CustomEvent("focus", { detail: this.#focus }));
   }
 
   get focused() {
@@ -204,7 +205,7 @@ export class Graph extends EventTarget {
     this.#stale = true;
     if (document.hidden) return;
     this.#update();
-    if (tick) this.life.feed(this.scene, performance.now(), this.home.look === null);
+    if (tick) this.life.feed(this.home.edges(), this.scene, performance.now(), this.home.look === null);
     this.#draw();
   }
 

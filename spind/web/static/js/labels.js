@@ -31,10 +31,10 @@ export class Labels {
     const anchors = [];
     const others = [];
     for (const item of items.values()) {
-      if (item.node.kind === "more") continue;
-      (item.anchor ? anchors : others).push(item);
       // What is drawn there needs its room, too.
-      if (item.anchor) room.take(item.x * scale, item.y * scale, item.radius * scale, item.radius * scale);
+      const radius = item.radius * scale;
+      if (item.anchor || item.node.kind === "more") room.take(item.x * scale, item.y * scale, radius, radius);
+      if (item.node.kind !== "more") (item.anchor ? anchors : others).push(item);
     }
     const score = (item) => item.node.bytes * (item.node.state === "recent" ? 20 : 1) + (item.node.state === "blocked" ? 1e9 : 0);
     anchors.sort((a, b) => b.node.bytes - a.node.bytes);

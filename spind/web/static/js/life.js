@@ -30,16 +30,19 @@ export class Life {
     this.canvas.height = Math.round(height * ratio);
   }
 
-  /** Look at a scene anew, once a second; `now` in milliseconds. Not while looking back. */
-  feed(scene, now, live) {
+  /** Look at what the home exchanged since the last time, once a second; `now` in milliseconds. Nothing is shown
+   * while looking back. */
+  feed(pairs, scene, now, live) {
     const before = this.#seen;
     this.#seen = new Map();
     const found = [];
-    for (const edge of scene.edges) {
-      const { up_bytes: up, down_bytes: down } = edge.edge;
-      this.#seen.set(edge.key, [up, down]);
-      const old = before.get(edge.key);
+    for (const pair of pairs) {
+      const { up_bytes: up, down_bytes: down } = pair;
+      this.#seen.set(pair.key, [up, down]);
+      const old = before.get(pair.key);
       if (!old || !live || still.matches) continue;
+      const edge = scene.edgeOf(pair);
+      if (!edge) continue;
       // Sums fall, too, when old traffic leaves the window: that is not traffic.
       if (up > old[0]) found.push({ edge, up: true, bytes: up - old[0] });
       if (down > old[1]) found.push({ edge, up: false, bytes: down - old[1] });

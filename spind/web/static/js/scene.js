@@ -18,7 +18,8 @@ const ROOM = 110;
 const LEAST = 2;
 const SMALLEST = 4;
 
-/* A site that is shown stays until others have so many times its bytes: what is shown should not flicker. */
+/* A site that is shown stays until others have so many times its bytes: what is shown should not flicker. Recent
+ * ones count a little less than that, so that traffic which ends changes nothing. */
 const INERTIA = 4;
 
 export const NO_FILTER = { text: "", device: "", port: 0, blocked: false, direction: "", ignored: false };
@@ -35,6 +36,7 @@ export class Scene {
   constructor() {
     this.nodes = new Map(); // id -> {id, kind, label, state, bytes, radius, rule, ...}
     this.edges = [];
+    this.byKey = new Map();
     this.hiddenSites = new Map(); // site -> id of the bundle that it is in
   }
 
@@ -88,7 +90,7 @@ export class Scene {
       if (wish.expanded.has(device) || wish.focus === device) continue;
       const score = ({ edge, state }) => {
         const bytes = edge.up_bytes + edge.down_bytes + 1;
-        const urgent = state === "blocked" ? 1e6 : state === "recent" ? 8 : 1;
+        const urgent = state === "blocked" ? 1e6 : state === "recent" ? INERTIA * 0.75 : 1;
         return bytes * urgent * (this.#shown.has(edge.node) ? INERTIA : 1);
       };
       const ranked = items.map((item) => [score(item), item.edge.node]).sort((a, b) => b[0] - a[0] || a[1] - b[1]);
@@ -155,7 +157,13 @@ export class Scene {
     return item;
   }
 
+  /** The edge that shows a pair, which may be that of a bundle; undefined if none does. */
+  edgeOf(pair) {
+    return this.byKey.get(pair.key) || this.byKey.get(this.hiddenSites.get(pair.node));
+  }
+
   #finish(home, time, filter) {
+    this.byKey = new Map();
     const narrow = filter.device || filter.port || filter.blocked || filter.direction;
     const wanted = textTest(filter.text);
     for (const node of home.nodes.values()) {
@@ -178,6 +186,7 @@ export class Scene {
       edge.age = Math.max(time - Math.max(edge.edge.lastseen, edge.edge.blocked || 0, edge.edge.queried || 0), 0);
       edge.shared = this.nodes.get(edge.node).neighbours.size > 1;
       edge.colour = STATES[edge.state].colour;
+      this.byKey.set(edge.key, edge);
     }
   }
 }
