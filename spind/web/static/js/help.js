@@ -3,6 +3,7 @@
 
 import { openDialog } from "./deeds.js";
 import { byId, fill, h } from "./dom.js";
+import { STATES } from "./look.js";
 import { remember, remembered, t } from "./words.js";
 
 const KEPT = "spind.welcome";
@@ -46,8 +47,8 @@ function drawing(kind) {
   if (kind === "device") put("circle", { cx: 27, cy: 10, r: 9 }, { fill: colour });
   else if (kind === "site") put("circle", { cx: 27, cy: 10, r: 6 }, { fill: colour });
   else {
-    const dash = { blocked: "2 4", query: "7 5" }[kind] ?? "none";
-    put("path", { d: "M2 10H42" }, { stroke: colour, strokeWidth: "2.5px", strokeDasharray: dash });
+    const dash = STATES[kind].dash.join(" ") || "none";
+    put("path", { d: "M2 10H42" }, { stroke: colour, strokeWidth: "2.5px", strokeDasharray: dash, strokeLinecap: kind === "query" ? "round" : "butt" });
     put("circle", { cx: 46, cy: 10, r: 5.5 }, { stroke: colour, strokeWidth: "2px", fill: kind === "recent" ? colour : "none" });
     if (kind === "blocked") put("path", { d: "M42 14 50 6" }, { stroke: colour, strokeWidth: "2px" });
   }
