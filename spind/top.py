@@ -68,23 +68,26 @@ class Poller:
                 return
 
 
-def run(client: Client, interval: float = 2.0, count: int = 0, out: TextIO | None = None) -> int:
-    """Show until ``q``, Ctrl-C or ``count`` samples (0: no end); returns an exit status."""
+def run(
+    client: Client, interval: float = 2.0, count: int = 0, out: TextIO | None = None, *, page: str = ""
+) -> int:
+    """Show until ``q``, Ctrl-C or ``count`` samples (0: no end); returns an exit status. ``page`` is where
+    the Traffic Monitor is, if not where the daemon says."""
     out = out or sys.stdout
     poller = Poller(client)
     poller.poll()
     try:
         if out.isatty() and sys.stdin.isatty() and not count:
             with _screen(out) as keys:
-                _live(poller, interval, out, keys)
+                _live(poller, interval, out, keys, page)
         else:
-            _snapshots(poller, interval, count, out)
+            _snapshots(poller, interval, count, out, page)
     except KeyboardInterrupt:
         pass
     return 0
 
 
-def _snapshots(poller: Poller, interval: float, count: int, out: TextIO) -> None:
+def _snapshots(poller: Poller, interval: float, count: int, out: TextIO, page: str) -> None:
     """Each covers one interval, so that its rates are true."""
     done = 0
     while not count or done < count:
@@ -92,14 +95,16 @@ def _snapshots(poller: Poller, interval: float, count: int, out: TextIO) -> None
         now = poller.poll()
         poller.rename()
         columns = os.get_terminal_size(out.fileno()).columns if out.isatty() else 80
-        lines = render(poller.table, poller.status, now, View(columns, _SNAPSHOT_LINES, keys=False))
+        lines = render(
+            poller.table, poller.status, now, View(columns, _SNAPSHOT_LINES, keys=False, page=page)
+        )
         out.write("\n" * bool(done) + "\n".join(lines) + "\n")
         out.flush()
         done += 1
 
 
-def _live(poller: Poller, interval: float, out: TextIO, keys: int) -> None:
-    view = View()
+def _live(poller: Poller, interval: float, out: TextIO, keys: int, page: str) -> None:
+    view = View(page=page)
     polled = time.time()
     due = time.monotonic() + interval
     while True:

@@ -145,13 +145,15 @@ class Table:
 
 
 class View(NamedTuple):
-    """How to show the table: size in characters, what first, of which device (or all)."""
+    """How to show the table: size in characters, what first, of which device (or all). ``page`` is where the
+    Traffic Monitor is, if not where the daemon says."""
 
     columns: int = 80
     lines: int = 24
     sort: Sort = Sort.RATE
     device: int | None = None
     keys: bool = True
+    page: str = ""
 
 
 def render(table: Table, status: Json, now: float, view: View) -> list[str]:
@@ -162,9 +164,10 @@ def render(table: Table, status: Json, now: float, view: View) -> list[str]:
     version = inert(str(status.get("version", "")), 20)
     head = f"spind {version}  running {duration(int(status.get('uptime', 0)))}  {len(groups)} devices"
     name_width = max(view.columns - _RIGHT, _NAME_MIN)
+    page = _page(status, view)
     lines = [
         fit(f"{head}  {sum(len(sites) for _, sites in groups)} parties", view.columns),
-        fit(f"up {amount(up)}B/s  down {amount(down)}B/s  sorted by {view.sort}", view.columns),
+        fit(f"up {amount(up)}B/s  down {amount(down)}B/s  sorted by {view.sort}{page}", view.columns),
         pad("DEVICE / PARTY", name_width) + f"{'UP/s':>10}{'DOWN/s':>10}{'TOTAL':>12}{'SEEN':>8} ",
     ]
     room = view.lines - len(lines) - int(view.keys)
@@ -176,9 +179,14 @@ def render(table: Table, status: Json, now: float, view: View) -> list[str]:
     return lines
 
 
-def _body(
-    groups: list[tuple[Row, list[Row]]], now: float, sort: Sort, width: int, room: int
-) -> list[str]:
+def _page(status: Json, view: View) -> str:
+    """Where the same is to be seen in a browser, if anywhere."""
+    web = status.get("web")
+    address = view.page or str(web.get("url", "") if isinstance(web, dict) else "")
+    return f"  page {inert(address, 60)}" if address else ""
+
+
+def _body(groups: list[tuple[Row, list[Row]]], now: float, sort: Sort, width: int, room: int) -> list[str]:
     """Devices first; what room they leave goes to the foremost parties, whoever they belong to."""
     shown = groups[:room]
     parties = [(site.key(sort), index) for index, (_, sites) in enumerate(shown) for site in sites]

@@ -65,9 +65,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         _demo,
         "show spind at work",
         "Builds a lab with spind and an MQTT broker in its gateway, sets the devices in motion and shows"
-        " what spind sees, until Ctrl-C. Takes everything down at the end.",
+        " what spind sees, here and on a page for browsers, until Ctrl-C. Takes everything down at the end.",
     )
     _traffic_arguments(show, seconds=traffic.MAX_SECONDS)
+    show.add_argument(
+        "--port",
+        type=int,
+        metavar="PORT",
+        help=f"port of this machine's loopback for the page (default: {demo.PAGE_PORT}, or any that is free)",
+    )
 
 
 def _command(commands: Any, name: str, func: Any, short: str, long: str) -> argparse.ArgumentParser:
@@ -163,7 +169,9 @@ def _traffic(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     seed = 1 if arguments.seed is None else arguments.seed
-    demo.run(arguments.seconds, seed, _misbehaviours(arguments.misbehave))
+    if arguments.port is not None and not 0 <= arguments.port <= 65535:
+        raise LabError("--port must be 0 (any that is free) to 65535")
+    demo.run(arguments.seconds, seed, _misbehaviours(arguments.misbehave), arguments.port)
     return 0
 
 

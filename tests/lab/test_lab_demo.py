@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,19 @@ def test_the_demo_ends_cleanly_when_told(tmp_path: Path, number: signal.Signals)
         assert running.process.wait(30) == 0
         assert running.gone()
         assert runtime.start_time(spind) is None
+
+
+def test_the_page_is_reached_from_outside_the_lab(tmp_path: Path) -> None:
+    with demo(tmp_path, "--port", "0") as running:
+        found = wait_until(lambda: re.search(r"http://127\.0\.0\.1:\d+/", running.said()), 30, "its address")
+        with urllib.request.urlopen(found[0], timeout=10) as reply:
+            assert b"<title>" in reply.read()
+        with urllib.request.urlopen(found[0] + "api/v1/events", timeout=10) as stream:
+            assert stream.readline() == b"event: hello\n"
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(30) == 0
+        assert running.gone()
+        assert found[0] in running.out.read_text() or not running.out.read_text()
 
 
 def test_the_demo_says_so_when_the_daemon_dies(tmp_path: Path) -> None:
