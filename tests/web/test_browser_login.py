@@ -105,7 +105,7 @@ def test_a_viewer_looks_and_has_no_buttons(home: WebHome, door: Visit) -> None:
             assert button.is_disabled(), each
     for tab in ("rules", "profiles", "audit", "notifications", "captures"):
         door.id(f"tab-{tab}").click()
-        for button in door.page.locator("#list td button").all():
+        for button in door.page.locator("#list .deeds button").all():
             assert button.is_disabled(), tab
     refused = door.evaluate(
         """async (node) => (await fetch('/spin_api/jsonrpc', {method: 'POST',
