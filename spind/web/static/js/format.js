@@ -81,7 +81,7 @@ export const protocolName = (protocol) => PROTOCOLS[protocol] ?? `IP ${protocol}
 /** The service of a flow, such as "HTTPS", "HTTP/3" or "TCP 4444". */
 export function service({ protocol, port, icmp_type: type }) {
   if (protocol === 1 || protocol === 58) {
-    const kind = (type ?? 0) >> 8; // spind gives type and code as one number
+    const kind = type ?? 0;
     return kind === 8 || kind === 128 ? "Ping" : `${protocolName(protocol)} ${kind}`;
   }
   if (protocol === 17 && port === 443) return "HTTP/3";

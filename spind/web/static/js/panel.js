@@ -386,4 +386,4 @@ function total(flows, device = 0) {
 }
 
 const evidenceText = (kind) => (has(`evidence.${kind}`) ? t(`evidence.${kind}`) : plain(kind));
-const noteText = (note) => (has(`note.${note}`) ? t(`note.${note}`) : t("note.other", { note }));
+const noteText = (note) => (has(`note.${note}`) ? t(`note.${note}`) : t("note.any", { note }));

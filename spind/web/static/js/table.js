@@ -98,7 +98,10 @@ export class Table {
       this.order = this.matching(rows ?? []).map(this.key);
       this.ordered = performance.now();
     } else {
-      this.order = this.order.filter((key) => byKey.has(key));
+      // What is new comes at the end, so that nothing moves.
+      const known = new Set(this.order);
+      const fresh = rows.filter((row) => !known.has(this.key(row)));
+      this.order = this.order.filter((key) => byKey.has(key)).concat(this.matching(fresh).map(this.key));
     }
     const pages = Math.max(1, Math.ceil(this.order.length / PAGE));
     this.page = Math.min(Math.max(0, this.page), pages - 1);

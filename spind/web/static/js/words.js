@@ -10,7 +10,6 @@ export const en = {
   "app.skip": "Go to the lists",
   "status.connecting": "Connecting",
   "status.live": "Live",
-  "status.paused": "Paused",
   "status.lost": "No connection",
   "status.past": "At {time}",
   "lost.banner": "The connection to the router is lost. The page goes on by itself as soon as it is back.",
@@ -20,7 +19,6 @@ export const en = {
   "empty.home": "No device has been seen yet. As soon as something in the home uses the network, it shows up here.",
   "empty.filter": "Nothing here matches what you search for.",
   "empty.clear": "Show everything",
-  "no.script": "This page needs JavaScript, which your browser has switched off.",
 
   "tool.search": "Search",
   "tool.searchHint": "Name, address, host",
@@ -106,7 +104,6 @@ export const en = {
   "edge.blocked.one": "one packet blocked",
   "edge.blocked.other": "{count} packets blocked",
   "edge.inbound": "opened from outside",
-  "edge.back": "Back to {name}",
 
   "evidence.sni": "the device said it when it connected (SNI)",
   "evidence.http": "the device said it when it connected (HTTP)",
@@ -115,7 +112,7 @@ export const en = {
   "evidence.none": "only the address is known",
   "note.ech": "The device hides the name (ECH): what is shown is its provider's.",
   "note.encrypted-dns": "Encrypted DNS: which names are asked for here is not visible.",
-  "note.other": "Note: {note}",
+  "note.any": "Note: {note}",
 
   "home.title": "Your home",
   "home.devices.one": "One device",
@@ -129,7 +126,6 @@ export const en = {
   "home.news": "Notifications",
   "home.noNews": "Nothing to report.",
   "home.hint": "Choose something in the graph or in a list to see what it does.",
-  "home.accuracy": "Good to know about the numbers",
 
   "do.ignore": "Ignore",
   "do.unignore": "Do not ignore",
@@ -150,7 +146,6 @@ export const en = {
   "do.stop": "Stop",
   "do.download": "Download",
   "do.dismiss": "Dismiss",
-  "do.retry": "Try again",
   "do.viewer": "You may look, but not change anything. The owner of this home can.",
   "do.nothing": "It has nothing by which it could be recognised again, so nothing can be decided about it.",
 
@@ -159,7 +154,6 @@ export const en = {
   "decide.when": "When",
   "decide.pair": "{device} and {node}",
   "decide.device": "{device}, everything",
-  "decide.devicePort": "{device}, only {service}",
   "decide.pairPort": "{device} and {node}, only {service}",
   "decide.site": "{node}, for every device",
   "decide.host": "{host}, for {device}",
@@ -189,7 +183,6 @@ export const en = {
   "done.capture": "Recording {name}",
   "done.stop": "Recording stopped",
   "done.dismiss": "Notification dismissed",
-  "done.login": "Welcome, {name}",
   "done.warning": "Kept, but not in force yet: {why}",
   "fail.lost": "The router does not answer. Nothing was changed, as far as is known.",
   "fail.refused": "That did not work: {why}",
@@ -309,7 +302,6 @@ export const en = {
   "col.default": "Not listed",
   "col.time": "Time",
   "col.message": "Message",
-  "col.kind": "Kind",
   "col.what": "What",
   "col.through": "Through",
   "col.of": "Of",
@@ -327,7 +319,6 @@ export const en = {
   "author.provider": "provider",
   "author.detector": "detector",
   "author.profile": "profile",
-  "author.viewer": "viewer",
   "audit.undone": "undone",
   "capture.starting": "starting",
   "capture.running": "running",
@@ -407,10 +398,13 @@ export const en = {
 
 const LANGUAGES = { en, nl };
 
+/** The languages that people want, the best first; none where there is no browser. */
+const wanted = () => globalThis.navigator?.languages ?? [];
+
 function initial() {
   const kept = remembered("spind.language");
   if (kept in LANGUAGES) return kept;
-  return (navigator.languages ?? [navigator.language ?? "en"]).find((tag) => tag.slice(0, 2) in LANGUAGES)?.slice(0, 2) ?? "en";
+  return wanted().find((tag) => tag.slice(0, 2) in LANGUAGES)?.slice(0, 2) ?? "en";
 }
 
 /** What this browser keeps under a key; empty where it keeps nothing. */
@@ -444,7 +438,7 @@ export function setLanguage(tag) {
 }
 
 /** The language as people here write numbers and times: en-GB rather than en, where the browser says so. */
-export const locale = () => (navigator.languages ?? []).find((tag) => tag.slice(0, 2) === current) ?? current;
+export const locale = () => wanted().find((tag) => tag.slice(0, 2) === current) ?? current;
 
 /** Is there such a sentence? */
 export const has = (key) => key in en;
