@@ -107,8 +107,6 @@ class WebApp:
             raise WebError(
                 401, "log in, or send a token (Authorization: Bearer)", (("WWW-Authenticate", "Bearer"),)
             )
-        if identity.via != "token" and request.method not in SAFE_METHODS:
-            check_content_type(request)
         return identity
 
     def _identity(self, request: Request) -> Identity | None:
@@ -163,6 +161,7 @@ class WebApp:
         if path == JSON_RPC:
             if request.method != "POST":
                 raise _wrong_method("POST")
+            _check_form(request, identity)
             reply = jsonrpc.handle(self._api, request.body, caller)
             return Response(204) if reply is None else Response(200, reply, JSON)
         if path == EVENT_STREAM:
@@ -174,7 +173,9 @@ class WebApp:
                 raise _wrong_method("GET, HEAD")
             return json_response(describe(self._api.methods, self._rest.resources))
         if path.startswith(PREFIX + "/"):
-            return self._rest.answer(request, caller)
+            call = self._rest.find(request)
+            _check_form(request, identity)
+            return self._rest.answer(call, request, caller)
         raise WebError(404, "there is nothing at this path")
 
     def _events(self, request: Request) -> Stream:
@@ -216,6 +217,12 @@ class WebApp:
                     return
                 asked = now
             yield item
+
+
+def _check_form(request: Request, identity: Identity) -> None:
+    """Browsers add a cookie by themselves, and come from where nobody has to log in; a token they do not."""
+    if identity.via != "token" and request.method not in SAFE_METHODS:
+        check_content_type(request)
 
 
 def _wrong_method(allowed: str) -> WebError:

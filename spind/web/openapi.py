@@ -15,7 +15,7 @@ from spind.web.messages import EVENTS, JSON, PROBLEM
 from spind.web.openapi_shapes import RESULTS, SCHEMAS, ref
 from spind.web.rest import PREFIX, Resource
 
-MAC = "^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$"
+MAC = "[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}"
 
 _TYPES: Mapping[str, Json] = {
     "string": {"type": "string"},
@@ -27,13 +27,18 @@ _TYPES: Mapping[str, Json] = {
 
 _VALUES: Mapping[str, Json] = {
     "action": {"enum": ["block", "allow"]},
-    "device": {"pattern": MAC},
-    "kind": {"enum": ["device", "site", "gateway"]},
+    "device": {"pattern": f"^{MAC}$"},
+    "kind": {"enum": ["", "device", "site", "gateway"]},
     "limit": {"minimum": 1, "maximum": PAGE_LIMIT},
     "list": {"enum": ["ignore", "block", "allow"]},
     "port": {"maximum": 65535},
+    "since": {"minimum": 1 - 2**53},
+    "get_traffic.device": {"pattern": f"^({MAC})?$"},
+    "get_traffic.node": {"minimum": 1 - 2**53},
+    "list_flows.device": {"pattern": f"^({MAC})?$"},
+    "list_rules.limit": {"maximum": 2**53 - 1},
 }
-"""What is known of arguments by their names."""
+"""What is known of arguments by their names, or by those of their methods and theirs."""
 
 _PROBLEMS: Mapping[str, str] = {
     "400": "Something of the request is missing, of the wrong type, or unknown.",
@@ -79,17 +84,22 @@ def describe(methods: Mapping[str, Method], resources: Iterable[Resource]) -> Js
 
 def _operation(methods: Mapping[str, Method], resource: Resource) -> Json:
     behind = [methods[name] for name in resource.methods]
-    args = {arg.name: arg for method in behind for arg in method.args if arg.name not in resource.fixed}
+    args = {
+        arg.name: (arg, _schema(method, arg))
+        for method in behind
+        for arg in method.args
+        if arg.name not in resource.fixed
+    }
     in_path = {name for name in args if f"{{{name}}}" in resource.path}
-    others = [arg for name, arg in args.items() if name not in in_path]
-    parameters = [_parameter(args[name], "path") for name in args if name in in_path]
+    others = [each for name, each in args.items() if name not in in_path]
+    parameters = [_parameter(*each, "path") for name, each in args.items() if name in in_path]
     operation: Json = {
         "operationId": resource.name or resource.method,
         "summary": " ".join(method.doc for method in behind),
         "tags": [resource.path.split("/")[1]],
     }
     if resource.in_query:
-        parameters += [_parameter(arg, "query") for arg in others]
+        parameters += [_parameter(*each, "query") for each in others]
     elif others:
         operation["requestBody"] = _body(others, any_of=bool(resource.also))
     if parameters:
@@ -98,33 +108,39 @@ def _operation(methods: Mapping[str, Method], resource: Resource) -> Json:
     return operation
 
 
-def _parameter(arg: Arg, place: str) -> Json:
+def _parameter(arg: Arg, schema: Json, place: str) -> Json:
     required = place == "path" or not arg.optional
+    if place == "path" and arg.type == "string":
+        schema = {**schema, "minLength": 1}
     return {
         "name": arg.name,
         "in": place,
         "required": required,
         "description": arg.doc,
-        "schema": _schema(arg) | ({"minLength": 1} if place == "path" and arg.type == "string" else {}),
+        "schema": schema,
     }
 
 
-def _schema(arg: Arg) -> Json:
-    return {**_TYPES[arg.type], **_VALUES.get(arg.name, {})}
+def _schema(method: Method, arg: Arg) -> Json:
+    return {
+        **_TYPES[arg.type],
+        **_VALUES.get(arg.name, {}),
+        **_VALUES.get(f"{method.name}.{arg.name}", {}),
+    }
 
 
-def _body(args: list[Arg], *, any_of: bool) -> Json:
-    schema: Json = {
+def _body(args: list[tuple[Arg, Json]], *, any_of: bool) -> Json:
+    whole: Json = {
         "type": "object",
-        "properties": {arg.name: {**_schema(arg), "description": arg.doc} for arg in args},
+        "properties": {arg.name: {**schema, "description": arg.doc} for arg, schema in args},
         "additionalProperties": False,
     }
-    required = [arg.name for arg in args if not arg.optional]
+    required = [arg.name for arg, _ in args if not arg.optional]
     if any_of:
-        schema["minProperties"] = 1
+        whole["minProperties"] = 1
     elif required:
-        schema["required"] = required
-    return {"required": bool(required), "content": {JSON: {"schema": schema}}}
+        whole["required"] = required
+    return {"required": bool(required), "content": {JSON: {"schema": whole}}}
 
 
 def _responses(resource: Resource, *, writes: bool, named: bool) -> Json:
@@ -153,7 +169,7 @@ def _responses(resource: Resource, *, writes: bool, named: bool) -> Json:
             "content": {JSON: {"schema": ref("Pending")}},
         }
         problems += ["413", "415", "422", "503"]
-    elif resource.method == "list_rules":
+    elif resource.method in {"list_rules", "list_iplist"}:  # they refuse what others find invalid
         problems += ["422"]
     return _answers(responses, *problems)
 
@@ -283,7 +299,8 @@ _OTHERS: Mapping[str, Json] = {
             "operationId": "json_rpc",
             "summary": "JSON-RPC 2.0, as SPIN 1.0 has it: all methods, batches, notifications.",
             "tags": ["json-rpc"],
-            "requestBody": {"required": True, "content": {JSON: {"schema": ref("JsonRpc")}}},
+            # Whatever the body is, the reply is one of JSON-RPC.
+            "requestBody": {"required": False, "content": {JSON: {"schema": ref("JsonRpc")}}},
             "responses": _answers(
                 {
                     "200": _told("The reply or replies, errors included.", {"type": ["object", "array"]}),

@@ -187,7 +187,6 @@ SCHEMAS: Json = {
         "description": "RFC 9457; detail is a sentence for people.",
     },
     "JsonRpc": {
-        "type": ["object", "array"],
         "description": "A request, or up to 20 of them.",
         "examples": [{"jsonrpc": "2.0", "id": 1, "method": "list_devices"}],
     },

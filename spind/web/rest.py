@@ -122,6 +122,13 @@ class Table(Protocol):
         """The result of a method; ``ApiError`` where the call is refused."""
 
 
+class Found(NamedTuple):
+    """A resource, and the arguments that its path has."""
+
+    resource: Resource
+    given: Mapping[str, object]
+
+
 class Rest:
     """The resources bound to a table of methods."""
 
@@ -135,23 +142,23 @@ class Rest:
         for each in self.resources:
             self._paths.setdefault(_segments(each.path), {})[each.verb] = each
 
-    def answer(self, request: Request, caller: Caller) -> Response:
-        """What a request for something below ``/api/v1`` gets; ``WebError`` where that is a problem."""
-        resource, given = self._find(request)
+    def answer(self, found: Found, request: Request, caller: Caller) -> Response:
+        """What a request gets whose resource was found; ``WebError`` where that is a problem."""
+        resource, given = found.resource, dict(found.given)
         if resource.in_query:
             given |= self._of_query(resource, request.query, given)
         else:
             if request.query:
                 raise WebError(400, f"{resource.verb} takes its arguments in the body, not in the query")
-            given |= _of_body(request.body, given)
+            given |= _of_body(request.body, given, self._args(resource))
         try:
             results = [self._api.call(name, params, caller) for name, params in self._calls(resource, given)]
         except ApiError as error:
             return _refusal(error)
         return _result(resource, results[0])
 
-    def _find(self, request: Request) -> tuple[Resource, dict[str, object]]:
-        """The resource, and what its path says."""
+    def find(self, request: Request) -> Found:
+        """The resource of a path below ``/api/v1``; ``WebError`` where there is none with this verb."""
         segments = _segments(request.path.removeprefix(PREFIX))
         for template, verbs in self._paths.items():
             if not _matches(template, segments):
@@ -162,11 +169,12 @@ class Rest:
                 allowed = ", ".join([*verbs, *(["HEAD"] if "GET" in verbs else [])])
                 raise WebError(405, f"only {allowed} can be used here", (("Allow", allowed),))
             args = self._args(resource)
-            return resource, {
+            given = {
                 name[1:-1]: _converted(args[name[1:-1]], _unquoted(segment))
                 for name, segment in zip(template, segments, strict=True)
                 if name.startswith("{")
             }
+            return Found(resource, given)
         raise WebError(404, "there is nothing at this path; /api/v1/openapi.json lists what there is")
 
     def _args(self, resource: Resource) -> dict[str, Arg]:
@@ -246,7 +254,7 @@ def _converted(arg: Arg, text: str) -> object:
     return text
 
 
-def _of_body(body: bytes, path: Mapping[str, object]) -> dict[str, object]:
+def _of_body(body: bytes, path: Mapping[str, object], args: Mapping[str, Arg]) -> dict[str, object]:
     if not body:
         return {}
     try:
@@ -258,6 +266,9 @@ def _of_body(body: bytes, path: Mapping[str, object]) -> dict[str, object]:
     for name in path:
         if name in given:
             raise WebError(400, f"{name} is given in the path")
+    for name, arg in args.items():
+        if arg.type == "boolean" and not isinstance(given.get(name, False), bool):
+            raise WebError(400, f"{name} must be true or false")  # JSON has words for it; ubus has not
     return given
 
 

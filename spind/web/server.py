@@ -113,6 +113,8 @@ class WebServer:
 
     async def start(self) -> None:
         """Open the listeners. What cannot be opened is logged, told by ``problems``, and tried again."""
+        # Tornado tells of each malformed request and failed handshake: whoever likes could fill the log.
+        logging.getLogger("tornado.general").setLevel(logging.ERROR)
         try:
             tls = _tls(self._settings.certificate, self._settings.key)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
