@@ -18,7 +18,7 @@ may do something else first. Only one delta is made at a time.
 
 import json
 from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeVar
 
@@ -118,6 +118,9 @@ def message(event: str, data: Json) -> bytes:
 
 class Feed:
     """Makes the messages."""
+
+    look_at_once = 500
+    """Nodes looked at between two places to stop."""
 
     def __init__(
         self,
@@ -231,6 +234,11 @@ class Feed:
         if self.awake:
             self._changed[name] = None
 
+    @property
+    def position(self) -> str:
+        """The id of the latest delta: whoever took all of a snapshot that began now may resume from it."""
+        return f"{self._instance}-{self._number}"
+
     def resume(self, last_event_id: str) -> list[bytes] | None:
         """The deltas since the one with this id; ``None`` where a snapshot is needed."""
         instance, _, number = last_event_id.rpartition("-")
@@ -259,7 +267,9 @@ class Feed:
         yield from self._items("flows", self._flows_now(engine.flows.keys()))
         for time, pairs in engine.flows.cells():
             for some in _some(pairs, _CELLS):
-                cells = [row for row in (self._cell_row(time, *pair) for pair in some) if row is not None]
+                step = engine.flows.step(time)
+                rows = (self._cell_row(step, Cell(time, *pair)) for pair in some)
+                cells = [row for row in rows if row is not None]
                 yield message("window", {"time": time, "cells": cells}) if cells else None
         yield message("ready", {"time": self._time()})
 
@@ -311,7 +321,9 @@ class Feed:
         shown: set[int] = set()
         since, self._looked = self._looked - CLOCK_SLIP, began
         fresh, self._fresh = self._fresh, set()
-        for ident, node in engine.nodes.by_id.items():
+        for count, (ident, node) in enumerate(list(engine.nodes.by_id.items()), 1):
+            if count % self.look_at_once == 0:
+                yield None
             if not self._views.hidden(node):
                 shown.add(ident)
             if node.changed or node.announced >= since or ident in fresh:
@@ -353,9 +365,10 @@ class Feed:
     def _cells(self, touched: Iterable[Cell], before: Container[int]) -> Iterator[list[Json]]:
         """Cells that changed, by their step; those of nodes that are hidden now have no traffic any more."""
         for some in _some(list(touched), _STEP):
+            found = {time: self._engine.flows.step(time) for time in {cell.time for cell in some}}
             steps: dict[int, list[list[int]]] = {}
             for cell in some:
-                row = self._cell_row(*cell)
+                row = self._cell_row(found[cell.time], cell)
                 if row is None and cell.device in before and cell.node in before:
                     row = [cell.device, cell.node, 0, 0, 0, 0]
                 if row is not None:
@@ -441,12 +454,13 @@ class Feed:
         node: Node | None = self._engine.nodes.by_id.get(ident)
         return node is not None and node.kind is Kind.DEVICE
 
-    def _cell_row(self, time: int, device: int, node: int) -> list[int] | None:
+    def _cell_row(self, step: Mapping[tuple[int, int], Sequence[int]], cell: Cell) -> list[int] | None:
+        _, device, node = cell
         if not (self._may(device) and (not node or self._may(node))):
             if self._waits(device) or self._waits(node):
-                self._journal.touch_cell(time, device, node)
+                self._journal.touch_cell(*cell)
             return None
-        values = self._engine.flows.cell_values(time, device, node)
+        values = step.get((device, node))
         return None if values is None else [device, node, *values]
 
     def _query(self, at: float, query: DnsQuerySeen) -> Json | None:
@@ -529,7 +543,7 @@ class Feed:
         """The delta that is in the parcel, which is empty then."""
         self._number += 1
         parcel.put("time", self._time())
-        text = parcel.text("delta", f"{self._instance}-{self._number}")
+        text = parcel.text("delta", self.position)
         parcel.clear()
         self._ring.append(Delta(self._number, text))
         self._ring_bytes += len(text)

@@ -6,6 +6,7 @@ attributed, only to whom.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from spind.limits import Limits
@@ -357,19 +358,12 @@ class Flows:
             if device in parties or node in parties
         ]
 
-    def cell_values(self, time: int, device: int, node: int) -> Counts | None:
-        """The values of a cell, if there is such a cell."""
-        steps = self._steps
-        if not steps:
-            return None
-        # The newest ones are asked for most.
-        for at, cells in reversed(steps):
-            if at == time:
-                values = cells.get((device, node))
-                return None if values is None else Counts(*values)
-            if at < time:
-                return None
-        return None
+    def step(self, time: int) -> Mapping[tuple[int, int], Sequence[int]]:
+        """The cells of one step by (device, node), each as ``Counts``; empty where there is no such step."""
+        for at, cells in reversed(self._steps):  # the newest is asked for most
+            if at <= time:
+                return cells if at == time else {}
+        return {}
 
     # -- inside --------------------------------------------------------------------------
 

@@ -44,6 +44,10 @@ LINGER_SECONDS: Final = 60.0
 
 SLICE_SECONDS: Final = 0.001
 
+SHARE_SECONDS: Final = 5.0
+"""Who comes so soon after a snapshot was begun gets the same one, and the deltas since: after a restart of
+the daemon all come at once."""
+
 
 class TooManySubscribers(RefusedError):  # noqa: N818 - a refusal, no error
     """There are as many streams as there may be."""
@@ -53,18 +57,41 @@ class TooManySubscribers(RefusedError):  # noqa: N818 - a refusal, no error
         super().__init__(sentence, int(KEEP_ALIVE_SECONDS))
 
 
+class Snapshot:
+    """A snapshot that is made as it is read, by all who share it."""
+
+    def __init__(self, steps: Steps, position: str, now: float) -> None:
+        """``position``: the delta after which it was begun."""
+        self.position = position
+        self.began = now
+        self.texts: list[bytes] = []
+        self.complete = False
+        self._steps = steps
+
+    def advance(self, end: Callable[[], bool]) -> None:
+        """Make some of it: its next message, or as much as there is time for."""
+        for text in self._steps:
+            if text is not None:
+                self.texts.append(text)
+                return
+            if end():
+                return
+        self.complete = True
+
+
 class Subscriber:
     """One reader: an asynchronous iterator of complete texts of server-sent events. It ends when the
     subscriber is closed, dropped for being slow, or the daemon stops."""
 
-    def __init__(self, streams: "Streams", first: list[bytes] | None) -> None:
-        """``first`` is what it missed; ``None``: it needs a snapshot."""
+    def __init__(self, streams: "Streams", first: list[bytes], snapshot: Snapshot | None) -> None:
+        """``first`` is what it missed since its last event, or since ``snapshot``, if it needs one."""
         self.on_drop: Callable[[], None] = _nothing
         """Called once when the reader is dropped, so that a write that is stuck can be given up."""
         self._streams = streams
-        self._queue: deque[bytes] = deque(first or ())
+        self._queue: deque[bytes] = deque(first)
         self._bytes = sum(map(len, self._queue))
-        self._snapshot: Steps | None = streams.snapshot() if first is None else None
+        self._snapshot = snapshot
+        self._read = 0  # messages of the snapshot
         self._waiter: asyncio.Future[None] | None = None
         self._since = streams.time()
         self.closed = False
@@ -76,8 +103,8 @@ class Subscriber:
         self._since = self._streams.time()
         while not self.closed:
             if self._snapshot is not None:
-                text = await self._streams.slice(self)
-                if text is not None:
+                text = await self._next(self._snapshot)
+                if text:
                     return text
             elif self._queue:
                 text = self._queue.popleft()
@@ -113,31 +140,35 @@ class Subscriber:
         """Bytes that wait for the reader."""
         return self._bytes
 
+    def reads(self, snapshot: Snapshot) -> bool:
+        """Does it still need this snapshot?"""
+        return self._snapshot is snapshot
+
     def stalled(self, now: float) -> bool:
         """Does the reader take nothing of what waits?"""
         return bool(self._queue) and self._waiter is None and now - self._since > STALLED_SECONDS
 
-    def begin_again(self, snapshot: Steps) -> None:
+    def begin_again(self, snapshot: Snapshot) -> None:
         """All that it was told is void: it gets a new snapshot instead of what waits."""
         self._queue.clear()
         self._bytes = 0
-        self._snapshot = snapshot
+        self._snapshot, self._read = snapshot, 0
         self._wake()
 
-    def advance(self, end: Callable[[], bool]) -> bytes | None:
-        """Make some of the snapshot: its next message, or ``None`` where the time was not enough or all of
-        it is made."""
-        steps = self._snapshot
-        if steps is None:
-            return None
-        for text in steps:
-            if text is not None:
-                return text
-            if end():
-                return None
-        if self._snapshot is steps:
+    async def _next(self, snapshot: Snapshot) -> bytes:
+        """The next message of the snapshot; empty where it is to be asked again."""
+        if self._read == len(snapshot.texts) and not snapshot.complete:
+            await self._streams.make(snapshot)
+        else:
+            await asyncio.sleep(0)
+        if self._snapshot is not snapshot:
+            return b""
+        if self._read < len(snapshot.texts):
+            self._read += 1
+            return snapshot.texts[self._read - 1]
+        if snapshot.complete:
             self._snapshot = None
-        return None
+        return b""
 
     def drop(self) -> None:
         """Give the reader up."""
@@ -177,6 +208,7 @@ class Streams:
         self._news = asyncio.Event()
         self._urgency = Urgency.NONE
         self._task: asyncio.Task[None] | None = None
+        self._shared: Snapshot | None = None
         self._empty_since = 0.0
         self._stopped = False
         self._subscribed = self._dropped = self._deltas = self._bytes = self._restarts = 0
@@ -200,7 +232,11 @@ class Streams:
         if self._stopped or len(self._subscribers) >= MAX_SUBSCRIBERS:
             raise TooManySubscribers
         self._feed.wake()
-        subscriber = Subscriber(self, self._feed.resume(last_event_id))
+        missed = self._feed.resume(last_event_id)
+        snapshot = None
+        if missed is None:
+            snapshot, missed = self._share()
+        subscriber = Subscriber(self, missed, snapshot)
         self._subscribers.add(subscriber)
         self._subscribed += 1
         if self._task is None or self._task.done():
@@ -229,21 +265,38 @@ class Streams:
 
     # -- for subscribers -----------------------------------------------------------------
 
-    def snapshot(self) -> Steps:
-        """A snapshot, to be made."""
-        return self._feed.snapshot()
-
     def left(self, subscriber: Subscriber) -> None:
         """The subscriber is gone."""
         self._subscribers.discard(subscriber)
         self._empty_since = self.time()
 
-    async def slice(self, subscriber: Subscriber) -> bytes | None:
-        """The next message of the subscriber's snapshot, or ``None``: after one slice of work at most."""
+    async def make(self, snapshot: Snapshot) -> None:
+        """One slice of work on a snapshot, unless another one who shares it has done that meanwhile."""
+        made = len(snapshot.texts)
         async with self._turn:
-            text = subscriber.advance(self._slice())
-            await asyncio.sleep(0)
-        return None if subscriber.closed else text
+            if made == len(snapshot.texts) and not snapshot.complete:
+                try:
+                    snapshot.advance(self._slice())
+                except Exception:
+                    log.exception("a snapshot of the home failed")
+                    self._give_up(snapshot)
+                await asyncio.sleep(0)
+
+    def _give_up(self, snapshot: Snapshot) -> None:
+        """Close the streams of all who share it: half a home would not be told from a whole one."""
+        self._shared = None
+        for subscriber in [one for one in self._subscribers if one.reads(snapshot)]:
+            self._drop(subscriber)
+
+    def _share(self) -> tuple[Snapshot, list[bytes]]:
+        """A snapshot that was begun lately, or now, and the deltas since."""
+        shared = self._shared
+        if shared is not None and self.time() - shared.began < SHARE_SECONDS:
+            missed = self._feed.resume(shared.position)
+            if missed is not None:
+                return shared, missed
+        self._shared = Snapshot(self._feed.snapshot(), self._feed.position, self.time())
+        return self._shared, []
 
     # -- the pace ------------------------------------------------------------------------
 
@@ -275,6 +328,9 @@ class Streams:
                 log.exception("live events begin again")
                 self._restart()
             self._drop_stalled()
+            if self._shared is not None and self.time() - self._shared.began >= SHARE_SECONDS:
+                self._shared = None  # its readers keep it as long as they need it
+        self._shared = None
         self._feed.sleep()
 
     async def _until_news(self, delay: float) -> None:
@@ -314,8 +370,9 @@ class Streams:
     def _restart(self) -> None:
         self._restarts += 1
         self._feed.restart()
+        self._shared = None
         for subscriber in list(self._subscribers):
-            subscriber.begin_again(self._feed.snapshot())
+            subscriber.begin_again(self._share()[0])
 
     def _drop_stalled(self) -> None:
         now = self.time()

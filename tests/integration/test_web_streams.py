@@ -281,7 +281,9 @@ def test_where_more_changes_than_is_followed_all_begin_again(monkeypatch: pytest
     run(scenario)
 
 
-def test_the_loop_is_free_between_slices() -> None:
+def test_the_loop_is_free_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "SLICE_SECONDS", 0.0)  # so that each bit of work is a slice
+
     async def scenario(stage: Stage) -> None:
         for port in range(1, 4000):
             stage.traffic(port)
@@ -296,10 +298,63 @@ def test_the_loop_is_free_between_slices() -> None:
         task = asyncio.create_task(other())
         clients = await asyncio.gather(*(stage.ready() for _ in range(3)))
         task.cancel()
-        # One slice a turn, of all three together: else three snapshots of 50 ms would take 50 turns.
-        assert turns > 100
+        assert turns > 4000 / 20, "20 flows are a bit of work"
         for _, client in clients:
             assert len(client.flows) == 3999
+
+    run(scenario)
+
+
+def test_all_who_come_at_once_share_a_snapshot_and_get_the_deltas_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "PACE_SECONDS", 0.01)
+    made = 0
+    whole = Feed.snapshot
+
+    def counted(feed: Feed) -> streams.Steps:
+        nonlocal made
+        made += 1
+        return whole(feed)
+
+    monkeypatch.setattr(Feed, "snapshot", counted)
+
+    async def scenario(stage: Stage) -> None:
+        for port in range(1, 1000):
+            stage.traffic(port)
+        first, one = await stage.ready()
+        stage.traffic(2000)
+        while (6, 2000) not in {key[2:4] for key in one.flows}:
+            await next_delta(first, one)
+        others = await asyncio.gather(*(stage.ready() for _ in range(10)))
+        stage.traffic(2001)
+        for subscriber, client in [(first, one), *others]:
+            while not {2000, 2001} <= {key[3] for key in client.flows}:
+                await next_delta(subscriber, client)
+            assert len(client.flows) == 1001
+        assert made == 1
+        monkeypatch.setattr(streams, "SHARE_SECONDS", 0.0)
+        await stage.ready()
+        assert made == 2
+
+    run(scenario)
+
+
+def test_a_snapshot_that_fails_ends_the_streams_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_feed: Feed) -> streams.Steps:
+        yield b"event: hello\ndata: {}\n\n"
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(Feed, "snapshot", broken)
+
+    async def scenario(stage: Stage) -> None:
+        subscribers = [stage.streams.subscribe() for _ in range(3)]
+        for subscriber in subscribers:
+            assert (await anext(subscriber)).startswith(b"event: hello")
+        for subscriber in subscribers:
+            with pytest.raises(StopAsyncIteration):
+                await anext(subscriber)
+        assert stage.streams.counters["subscribers"] == 0
 
     run(scenario)
 

@@ -93,7 +93,7 @@ class Client:
         hidden = {node.id for node in engine.nodes if views.hidden(node)}
         there = ({node.id for node in engine.nodes} | {0}) - hidden
         cells = {
-            (time, device, node): list(engine.flows.cell_values(time, device, node))
+            (time, device, node): list(engine.flows.step(time)[device, node])
             for time, pairs in engine.flows.cells()
             for device, node in pairs
             if time >= since and {device, node} <= there

@@ -37,8 +37,9 @@ from spind.events import (
     Tick,
 )
 from spind.feed import QUERIES, Feed, Urgency
-from spind.flows import FlowKey
-from spind.model import ConnKey, format_address, parse_address, parse_mac
+from spind.flows import Counts, FlowKey, Flows
+from spind.limits import Limits
+from spind.model import ConnKey, Evidence, format_address, parse_address, parse_mac
 from spind.rules import Rule
 
 
@@ -208,6 +209,47 @@ def test_notifications_and_their_dismissal() -> None:
     assert made.delta(counters=False)[0]["changed"] == ["captures"]
 
 
+def test_every_way_to_change_a_flow_is_in_the_journal() -> None:
+    flows = Flows(Limits(flows=3))
+    journal = flows.new_journal()
+    flows.listen(journal)
+    one, two, three, four = (FlowKey(1, node, 6, 443, 4, False) for node in (2, 3, 4, 5))
+
+    def touched() -> set[FlowKey]:
+        keys = set(journal.flows)
+        journal.flows.clear()
+        return keys
+
+    flows.count(flows.get(one, T0), 10, 20, 1, 2, T0)
+    assert touched() == {one}
+    assert list(journal.cells) == [(1000000, 1, 2)]
+    flows.move(one, two, Counts(4, 4, 1, 1), T0)
+    assert touched() == {one, two}, "what is left, and where it went"
+    flows.move(one, two, Counts(10, 20, 1, 2), T0)
+    assert touched() == {one, two}
+    assert flows.find(one) is None
+    flows.block(three, "x.test", Evidence.DNS, T0)
+    assert touched() == {three}
+    flows.describe(three, "y.test", Evidence.SNI, T0)
+    assert touched() == {three}
+    flows.remark(three, "ech", T0)
+    assert touched() == {three}
+    flows.rename_node(3, 9, T0)
+    assert touched() == {two, two._replace(node=9)}
+    flows.get(four, T0)
+    flows.count(flows.get(one, T0), 1, 1, 1, 1, T0)
+    assert touched() >= {one}
+    assert flows.evicted == 1
+    journal.flows.clear()
+    flows.forget_node(1)
+    assert touched() >= {one, four}
+    flows.shift(10)
+    assert journal.overflowed
+    flows.listen(None)
+    flows.block(three, "x.test", Evidence.DNS, T0)
+    assert touched() == set()
+
+
 def test_what_is_hidden_is_gone_and_comes_back_whole() -> None:
     made = live()
     made.give(NeighbourSeen(PHONE_V4, PHONE))
@@ -259,6 +301,9 @@ def test_a_node_that_is_away_or_hidden_for_a_moment_while_a_snapshot_is_made() -
 def test_a_device_that_comes_back_has_its_past() -> None:
     made = live(retain=30)
     transfer(made.engine, ConnKey(6, CAMERA_V4, 1, CDN, 443), 1, 2, made.now)
+    made.delta()
+    (site,) = (key[1] for key in made.client.flows)
+    made.give(SetName(site, "stays"))
     made.engine.nodes.devices[CAMERA].present.clear()
     made.now += 60
     made.give(Tick())
@@ -271,6 +316,7 @@ def test_a_device_that_comes_back_has_its_past() -> None:
     made.delta(counters=False)
     made.delta()
     assert 1 in made.client.nodes
+    assert len(made.client.cells) == 1
     made.check()
 
 

@@ -44,12 +44,18 @@ more = st.one_of(
 )
 
 
+class Hesitant(Feed):
+    """A feed that stops everywhere it may."""
+
+    look_at_once = 2
+
+
 class Table(Watcher):
     """A feed, and one client whose queue is read a bit at a time."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.feed = Feed(engine, lambda: self.now, "abc", "1")
+        self.feed = Hesitant(engine, lambda: self.now, "abc", "1")
         self.client = Client()
         self.snapshot: Iterator[bytes | None] | None = None
         self.queue: list[bytes] = []
