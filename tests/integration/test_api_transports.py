@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One suite of calls over every transport: direct, Unix socket, ubus, MQTT RPC.
+"""One suite of calls over every transport: direct, Unix socket, ubus, MQTT RPC, JSON-RPC and REST over HTTP.
 
 Each call is made on a table of methods in the same state, so that whatever differs is the transport's doing.
 """
@@ -9,10 +9,12 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from urllib.parse import quote, urlencode
 
 import pytest
 from mosquitto_broker import Broker, Watcher, needs_mosquitto, until
 from ubus_broker import RunningBus
+from web_served import connected, served
 
 from spind.api import Api, ApiError
 from spind.calls import Caller
@@ -25,6 +27,7 @@ from spind.rpc_socket import RpcSocket
 from spind.ubus.blob import decode_table
 from spind.ubus.client import UbusClient, UbusError
 from spind.ubus_api import UbusApi
+from spind.web.rest import PREFIX, RESOURCES
 
 T0 = 1_000_000.0
 MAC = "02:00:00:00:08:11"
@@ -131,7 +134,68 @@ async def mqtt(stack: AsyncExitStack, api: Api, path) -> Transport:
     return call
 
 
-TRANSPORTS = {"direct": direct, "socket": unix_socket, "ubus": ubus, "mqtt": mqtt}
+async def http(stack: AsyncExitStack, api: Api, _path) -> Transport:
+    web = await stack.enter_async_context(served(api=api))
+    client = await stack.enter_async_context(connected(web.port))
+
+    async def call(method, params):
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        return outcome((await client.ask("POST", "/spin_api/jsonrpc", json.dumps(request).encode())).body)
+
+    return call
+
+
+def rest_request(method: str, params: dict) -> tuple[str, str, dict]:
+    """Verb, target and body of a call: the resource whose path has most of the arguments."""
+    fitting = [
+        each
+        for each in RESOURCES
+        if method in each.methods and all(params.get(name) == value for name, value in each.fixed.items())
+    ]
+    if not fitting:
+        return "GET", f"{PREFIX}/{method}", {}
+    resource = fitting[0]
+    names = re.findall(r"{(\w+)}", resource.path)
+    path = resource.path
+    for name in names:
+        path = path.replace(f"{{{name}}}", quote(str(params.get(name, "")), safe=""))
+    left = {name: value for name, value in params.items() if name not in (*names, *resource.fixed)}
+    if resource.in_query and left:
+        return resource.verb, f"{PREFIX}{path}?{urlencode(left)}", {}
+    return resource.verb, PREFIX + path, left
+
+
+def is_resource(method: str, params: dict) -> bool:
+    """Whether a path and its query can say this call; what they can not is refused in words of their own."""
+    resources = [each for each in RESOURCES if method in each.methods]
+    if not resources:
+        return False
+    known = {arg.name for arg in table().methods[method].args}
+    return params.keys() <= known and params.keys() >= set(re.findall(r"{(\w+)}", resources[0].path))
+
+
+async def rest(stack: AsyncExitStack, api: Api, _path) -> Transport:
+    web = await stack.enter_async_context(served(api=api))
+    client = await stack.enter_async_context(connected(web.port))
+
+    async def call(method, params):
+        verb, target, given = rest_request(method, params)
+        answer = await client.ask(verb, target, json.dumps(given).encode() if given else b"")
+        if answer.status >= 400:
+            return "error", plain(answer.json()["detail"])
+        return "result", answer.json() if answer.body else None
+
+    return call
+
+
+TRANSPORTS = {
+    "direct": direct,
+    "socket": unix_socket,
+    "ubus": ubus,
+    "mqtt": mqtt,
+    "http": http,
+    "rest": rest,
+}
 
 CALLS: list[tuple[str, dict]] = [
     ("list_devices", {}),
@@ -192,13 +256,16 @@ def reference(tmp_path_factory) -> list[Outcome]:
     return found
 
 
-@pytest.mark.parametrize("name", ["socket", "ubus", pytest.param("mqtt", marks=needs_mosquitto)])
+@pytest.mark.parametrize(
+    "name", ["socket", "ubus", pytest.param("mqtt", marks=needs_mosquitto), "http", "rest"]
+)
 def test_every_transport_answers_alike(name: str, reference: list[Outcome], tmp_path) -> None:
     found = asyncio.run(asyncio.wait_for(answers(name, tmp_path), 60))
     for (method, params), ours, wanted in zip(CALLS, found, reference, strict=True):
+        if name == "rest" and wanted[0] == "error" and not is_resource(method, params):
+            assert ours[0] == "error"
+            continue
         if method == "no_such_method" and name == "ubus":  # the bus says so by a status
             assert ours == ("error", "ubus: METHOD_NOT_FOUND")
             continue
         assert ours == wanted, (method, params)
-
-
