@@ -128,12 +128,14 @@ def page(bed: Bed, settings: Settings) -> list[Figure]:
             context = browser.new_context(viewport=SIZE)
             window = context.new_page()
             window.goto(PAGE)
-            window.wait_for_function("window.spind?.home?.status === 'live'", timeout=60_000)
-            live = window.evaluate("performance.now()")
+            live = _live(window)
             told = window.evaluate(_PAINT)
             window.wait_for_timeout(5000)  # the graph finds its shape
             rests.append(_frames(window, settings.seconds / 2, None)["rate"])
+            before = _place(window)
             pan = _frames(window, settings.seconds / 2, "pan")
+            if _place(window) == before:
+                raise RuntimeError("the graph was not dragged")
             pans.append(pan["rate"])
             worst.append(pan["longest"])
             zooms.append(_frames(window, settings.seconds / 2, "zoom")["rate"])
@@ -157,6 +159,24 @@ def page(bed: Bed, settings: Settings) -> list[Figure]:
     ]
 
 
+def _place(window: Any) -> list[float]:
+    """Where the graph's first node is on the page."""
+    found: list[float] = window.evaluate(
+        "(() => { const [node] = window.spind.graph.describe().nodes; return [node.x, node.y]; })()"
+    )
+    return found
+
+
+def _live(window: Any) -> float:
+    """Milliseconds from the page's begin until it was live; Playwright's own waiting needs ``eval``."""
+    while window.evaluate("window.spind?.home?.status !== 'live'"):
+        window.wait_for_timeout(10)
+        if window.evaluate("performance.now()") > 60_000:
+            raise RuntimeError("the page is not live after a minute")
+    passed: float = window.evaluate("performance.now()")
+    return passed
+
+
 def _frames(window: Any, seconds: float, move: str | None) -> dict[str, float]:
     """Frames that the browser draws in so many seconds while the mouse does this."""
     box = window.locator("#graph").bounding_box()
@@ -170,7 +190,7 @@ def _frames(window: Any, seconds: float, move: str | None) -> dict[str, float]:
     steps = int(seconds * 60)
     for number in range(steps):
         if move == "pan":
-            window.mouse.move(left + 2 * (number % 100), top + number % 60)
+            window.mouse.move(left + 2 + 2 * (number % 100), top + 1 + number % 60)
         elif move == "zoom":
             window.mouse.wheel(0, 40 if number // 20 % 2 else -40)
         window.wait_for_timeout(1000 / 60)

@@ -17,8 +17,8 @@ from web_home import WebHome
 
 pytestmark = pytest.mark.lab
 
-MARKUP = "<img src=x onerror=window.__hit=1>"
-SCRIPT = '"><script>window.__hit=1</script>'
+MARKUP = "<img src=x onerror=__hit=1>"
+SCRIPT = '"><script>__hit=1</script>'
 BIDI = "\u202egnp.exe\u202c"
 INVISIBLE = "\u200b\u2066\ufeff"
 LONG = "a" * 62
@@ -30,8 +30,8 @@ NAMES = [
     INVISIBLE.encode() + b"x",
     b"a\x00\x07\x1b[31mb",
     b"\xff\xfe\xc3\x28",
-    b"javascript:window.__hit=1",
-    b"{{7*7}}${window.__hit=1}",
+    b"javascript:__hit=1",
+    b"{{7*7}}${__hit=1}",
     b"=HYPERLINK(1)",
 ]
 """Labels of names in the DNS, each below a domain of its own; any byte may be in one (RFC 2181, 11)."""
@@ -81,7 +81,7 @@ def hostile(home: WebHome) -> Iterator[list[int]]:
         stack.callback(resolver.close)
         every = [[label, b"evil%d" % number, b"test"] for number, label in enumerate(NAMES)]
         every.append([LONG.encode(), LONG.encode(), LONG.encode(), LONG[:50].encode()])  # 240 characters
-        every.append([MARKUP.encode(), b"test"])
+        every += [[label, b"test"] for label in NAMES[:4]]  # the site itself is called so
         for number, labels in enumerate(every):
             address = f"198.18.201.{number + 1}"
             resolver.answer(labels, address)
