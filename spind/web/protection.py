@@ -38,10 +38,9 @@ _HEADERS: Headers = (
         "accelerometer=(), camera=(), geolocation=(), gyroscope=(), microphone=(), payment=(), usb=()",
     ),
 )
-_HSTS = (
-    "Strict-Transport-Security",
-    "max-age=31536000",
-)  # RFC 6797; of this host only, not of its subdomains
+_HSTS = ("Strict-Transport-Security", "max-age=86400")
+"""RFC 6797. It holds for all ports of a name, for the router's own page, too: so for a day, not a year."""
+
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?P<port>:[0-9]{1,5})?")
 
 

@@ -492,7 +492,7 @@ def test_https(certificate: tuple[str, str]) -> None:
                     "POST", "/spin_api/jsonrpc", RPC, Host=f"localhost:{web.port}", Origin=origin
                 )
                 assert answer.status == 200
-                assert answer.headers["strict-transport-security"] == "max-age=31536000"
+                assert answer.headers["strict-transport-security"] == "max-age=86400"
             async with connected(web.port) as plain:
                 await plain.send(request("GET", "/api/v1/status"))
                 assert b"HTTP" not in await plain.rest()
