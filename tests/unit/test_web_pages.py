@@ -101,6 +101,13 @@ def test_the_shipped_page_holds_only_what_is_served() -> None:
     files = [path.relative_to(static).as_posix() for path in static.rglob("*") if path.is_file()]
     served = Pages().paths
     for name in files:
-        assert f"/static/{name}" in served or Path(name).name.startswith("LICENSE"), name
+        assert f"/static/{name}" in served or Path(name).name == "README.md", name
     assert "/" in served
     assert {path.rpartition(".")[2] for path in served if path != "/"} <= set(TYPES)
+
+
+def test_the_shipped_page_is_small() -> None:
+    """What a first visit transfers, at most: all files, compressed."""
+    files = Pages()._files
+    sizes = {path: len(file.packed or file.content) for path, file in files.items() if path != "/"}
+    assert sum(sizes.values()) <= 400 * 1024, sizes
