@@ -3,7 +3,7 @@
 // English only. Text in, text out.
 
 import { moment, momentInFull, protocolName } from "./format.js";
-import { en, locale, t } from "./words.js";
+import { has, locale, t } from "./words.js";
 
 /** What a node is called by its MAC, domain or address. */
 export function labelOfKey(home, key) {
@@ -77,6 +77,6 @@ function changeText(home, before, after) {
 /** A notification: by its key where the page knows it, else as spind says it. */
 export function notificationText(item) {
   const key = `news.${item.message_key}`;
-  if (!(key in en)) return item.message;
+  if (!has(key)) return item.message;
   return t(key, Object.fromEntries((item.message_args ?? []).map((value, index) => [String(index), value])));
 }

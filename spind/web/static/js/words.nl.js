@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The sentences of words.js in Dutch.
+// The sentences of words.en.js in Dutch.
 
 export const nl = {
   "app.title": "Verkeersmonitor",
@@ -229,11 +229,12 @@ export const nl = {
   "rule.action": "Beslissing",
 
   "login.title": "Inloggen",
-  "login.hint": "Met het account van deze router.",
+  "login.hint": "Met het account waaronder deze router u kent.",
   "login.user": "Gebruiker",
   "login.password": "Wachtwoord",
   "login.submit": "Inloggen",
-  "login.wait": "Te veel pogingen. De volgende kan over {count} seconden.",
+  "login.wait.one": "Te veel pogingen. De volgende kan over een seconde.",
+  "login.wait.other": "Te veel pogingen. De volgende kan over {count} seconden.",
   "login.wrong": "Gebruiker en wachtwoord horen niet bij elkaar.",
   "user.title": "U",
   "user.open": "Niemand hoeft hier in te loggen, omdat de pagina alleen vanaf de router zelf te bereiken is. Met een wachtwoord kan ze veilig open: spind passwd.",
@@ -368,7 +369,7 @@ export const nl = {
   "help.site": "Site: alles onder één naam, zoals example.org",
   "help.recent": "Verkeer in de laatste halve minuut: groen, een volle stip",
   "help.older": "Verkeer in de laatste tien minuten: blauw, een open stip",
-  "help.blocked": "Geblokkeerd in de laatste tien minuten: rood, onderbroken, een stip met een streep",
+  "help.blocked": "Geblokkeerd in de laatste tien minuten: rood, onderbroken, een stip met een kruis",
   "help.query": "Een naam is opgezocht: violet, gestippeld, een ring",
   "help.width": "Hoe breder een lijn, hoe meer verkeer. De pijl toont waar het meeste heen gaat.",
   "help.keys": "Toetsen",
