@@ -25,6 +25,9 @@ const LAYOUT_SHARE = 9;
 /* Milliseconds between frames of what merely decorates: 30 a second look smooth and cost half. */
 const CALM = 30;
 
+/* Milliseconds that the view must be at rest before things move along edges again. */
+const PATIENCE = 150;
+
 /* Milliseconds after which labels find new places while the layout moves. */
 const RELABEL = 250;
 
@@ -36,6 +39,7 @@ export class Graph extends EventTarget {
   #stale = true; // the scene is
   #labelled = { scale: 0, time: 0 };
   #lifeTime = 0;
+  #moved = 0; // when a person moved the view last
   #filter = { ...NO_FILTER };
   #focus = null;
   #expanded = new Set();
@@ -217,7 +221,8 @@ export class Graph extends EventTarget {
     if (this.selection) {
       for (const id of [this.selection.id, this.selection.device, this.selection.node]) keep.add(id);
     }
-    this.scene.build(this.home, { filter: this.#filter, focus: this.#focus, expanded: this.#expanded, keep });
+    const room = Math.min(Math.max(Math.sqrt((this.painter.width * this.painter.height) / 1e6), 0.4), 1.4);
+    this.scene.build(this.home, { filter: this.#filter, focus: this.#focus, expanded: this.#expanded, keep, room });
     const fresh = this.layout.update(this.scene);
     if (fresh && (first || still.matches)) this.layout.advance(still.matches ? 400 : 120);
     if (first && this.layout.items.size) this.pointing.show(this.layout.bounds());
@@ -247,7 +252,10 @@ export class Graph extends EventTarget {
       this.painter.draw(view);
       this.#lifeTime = 0;
     }
-    if (this.life.alive && time - this.#lifeTime > CALM) {
+    // What merely decorates steps back while somebody moves the view.
+    const busy = performance.now() - this.#moved < PATIENCE;
+    this.above.style.visibility = busy || !this.life.alive ? "hidden" : "visible";
+    if (this.life.alive && !busy && time - this.#lifeTime > CALM) {
       this.#lifeTime = time;
       this.life.draw(view, performance.now(), this.colours);
     }
@@ -323,10 +331,13 @@ export class Graph extends EventTarget {
 
   // -- what the pointer does ----------------------------------------------------------
 
-  /** The view moved. `by_hand`: by a person. */
+  /** The view moved; `byHand`: by a person. */
   moved(transform, byHand) {
     this.transform = transform;
-    if (byHand) this.#follow = false;
+    if (byHand) {
+      this.#follow = false;
+      this.#moved = performance.now();
+    }
     this.tip.style.visibility = "hidden";
     this.#draw();
   }

@@ -17,7 +17,7 @@ export class Labels {
   #context = document.createElement("canvas").getContext("2d");
 
   constructor() {
-    this.placed = []; // {item, text, strong, side: "below" | "left" | "right", width}
+    this.placed = []; // {item, text, strong, side: "below" | "above" | "left" | "right", width}
   }
 
   /** Forget the pictures: colours or resolution changed. */
@@ -30,12 +30,17 @@ export class Labels {
     const room = new Room();
     const anchors = [];
     const others = [];
+    const bundles = [];
     for (const item of items.values()) {
-      // What is drawn there needs its room, too.
-      const radius = item.radius * scale;
-      if (item.anchor || item.node.kind === "more") room.take(item.x * scale, item.y * scale, radius, radius);
-      if (item.node.kind !== "more") (item.anchor ? anchors : others).push(item);
+      if (item.node.kind === "more") bundles.push(item);
+      else (item.anchor ? anchors : others).push(item);
     }
+    // What is drawn there needs its room, too.
+    const reserve = (item) => {
+      const radius = Math.max(item.radius * scale, 8);
+      room.take(item.x * scale, item.y * scale, radius, radius);
+    };
+    anchors.forEach(reserve);
     const score = (item) => item.node.bytes * (item.node.state === "recent" ? 20 : 1) + (item.node.state === "blocked" ? 1e9 : 0);
     anchors.sort((a, b) => b.node.bytes - a.node.bytes);
     others.sort((a, b) => score(b) - score(a));
@@ -44,8 +49,9 @@ export class Labels {
     this.placed = [];
     const done = new Set();
     let count = 0;
-    for (const item of [...chosen, ...anchors, ...others]) {
-      if (done.has(item.id)) continue;
+    for (const item of [...chosen, ...anchors, null, ...others]) {
+      if (!item) bundles.forEach(reserve);
+      if (!item || done.has(item.id)) continue;
       done.add(item.id);
       const must = first.has(item.id) || (item.anchor && scale > 0.5);
       if (!must && !item.anchor && count >= most) continue;
@@ -53,23 +59,25 @@ export class Labels {
       const text = cutLabel(item.node.label, item.anchor ? 24 : 28);
       if (!text) continue;
       const width = this.#width(text, item.anchor);
-      const side = item.anchor ? "below" : this.#side(item, items);
-      const [x, y] = offset(item, side, width, scale);
+      const sides = item.anchor ? ["below", "above", "right", "left"] : this.#sides(item, items);
       const half = width / 2 + 2;
-      const tall = HEIGHT / 2;
-      if (room.free(item.x * scale + x, item.y * scale + y, half, tall) || must) {
-        room.take(item.x * scale + x, item.y * scale + y, half, tall);
-        this.placed.push({ item, text, strong: item.anchor, side, width });
-        if (!item.anchor) count++;
-      }
+      const places = sides.map((side) => {
+        const [x, y] = offset(item, side, width, scale);
+        return { side, x: item.x * scale + x, y: item.y * scale + y };
+      });
+      const place = places.find(({ x, y }) => room.free(x, y, half, HEIGHT / 2)) || (must && places[0]);
+      if (!place) continue;
+      room.take(place.x, place.y, half, HEIGHT / 2);
+      this.placed.push({ item, text, strong: item.anchor, side: place.side, width });
+      if (!item.anchor) count++;
     }
   }
 
   /* Beside a site, away from its device, so that the edge does not run through it. */
-  #side(item, items) {
+  #sides(item, items) {
     let x = 0;
     for (const id of item.node.neighbours) x += (items.get(id)?.x ?? item.x) - item.x;
-    return x > 0 ? "left" : "right";
+    return [x > 0 ? "left" : "right"];
   }
 
   #width(text, strong) {
@@ -134,8 +142,8 @@ const font = (strong) => (strong ? `600 12.5px ${FONT}` : `11.5px ${FONT}`);
 
 /* Of a label's middle from its node's, in pixels. */
 function offset(item, side, width, scale) {
-  const radius = Math.max(item.radius * scale, 2);
-  if (side === "below") return [0, radius + 10];
+  const radius = Math.max(item.radius * scale, item.anchor ? 8 : 2);
+  if (side === "below" || side === "above") return [0, (radius + 10) * (side === "above" ? -1 : 1)];
   return [(radius + 5 + width / 2) * (side === "left" ? -1 : 1), 0];
 }
 

@@ -22,6 +22,7 @@ export class Layout {
     this.items = new Map(); // id -> {id, x, y, vx, vy, fx, fy, radius, pinned, node}
     this.old = new Map(); // id -> {x, y, pinned}
     this.locked = false;
+    this.anchors = 0;
     this.version = 0; // grows when positions change
     this.links = forceLink([])
       .id((item) => item.id)
@@ -31,13 +32,18 @@ export class Layout {
       .force("links", this.links)
       .force("charge", forceManyBody().strength((item) => item.charge).theta(1).distanceMax(900))
       .force("collide", forceCollide((item) => item.radius + item.margin).iterations(1).strength(0.8))
-      .force("x", forceX(0).strength((item) => (item.anchor ? 0.055 : 0.004) / this.aspect ** 1.6))
-      .force("y", forceY(0).strength((item) => (item.anchor ? 0.055 : 0.004) * this.aspect ** 1.3))
+      .force("x", forceX(0).strength((item) => this.#pull(item) / this.aspect ** 1.4))
+      .force("y", forceY(0).strength((item) => this.#pull(item) * this.aspect ** 1.2))
       .alphaDecay(0.03)
       .alphaMin(REST)
       .velocityDecay(0.45)
       .stop();
     this.simulation.alpha(0);
+  }
+
+  /* Towards the middle: a small home stays together. */
+  #pull(item) {
+    return (item.anchor ? 0.055 : 0.004) * (1 + 6 / Math.max(this.anchors, 2));
   }
 
   /** Take a scene's nodes and edges. Returns whether there is something to compute. */
@@ -68,6 +74,7 @@ export class Layout {
       item.margin = anchor ? 36 : node.kind === "more" ? 7 : 9;
       item.charge = anchor ? -700 - 16 * Math.min(node.neighbours.size, 60) : node.kind === "more" ? -90 : -60;
     }
+    this.anchors = anchors;
     this.#link(scene);
     if (fresh.length) this.#stir(fresh, first);
     return fresh.length > 0;

@@ -14,7 +14,7 @@ const ORDER = ["older", "query", "recent", "blocked"];
 const PICTURES = 600;
 
 /* Radius in pixels that a node has at least, however far away. */
-const LEAST = { device: 5, gateway: 5, site: 1.8, more: 8 };
+const LEAST = { device: 8, gateway: 8, site: 1.8, more: 8 };
 
 export class Painter {
   #pictures = new Map();

@@ -42,7 +42,7 @@ export class Scene {
 
   /**
    * Look at the home anew. `wish`: {filter, focus: id or null, expanded: Set of devices, keep: Set of ids that must
-   * be shown by themselves}.
+   * be shown by themselves, room: 1 for a window of usual size, less for a smaller one}.
    */
   build(home, wish) {
     const time = home.shown;
@@ -84,7 +84,7 @@ export class Scene {
       own.get(device).push(item);
     }
     if (sites <= MANY || (filter.text && sites <= 2 * MANY)) return bundles;
-    const each = Math.max(LEAST, Math.floor(ROOM / Math.max(own.size, 1)));
+    const each = Math.max(LEAST, Math.floor((ROOM * (wish.room ?? 1)) / Math.max(own.size, 1)));
     const shown = new Set();
     for (const [device, items] of own) {
       if (wish.expanded.has(device) || wish.focus === device) continue;
