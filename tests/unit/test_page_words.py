@@ -51,7 +51,7 @@ def words(name: str) -> dict[str, str]:
     return dict(found)
 
 
-ENGLISH, DUTCH = words("words.js"), words("words.nl.js")
+ENGLISH, DUTCH = words("words.en.js"), words("words.nl.js")
 
 
 def used() -> set[str]:

@@ -49,8 +49,8 @@ function drawing(kind) {
   else {
     const dash = STATES[kind].dash.join(" ") || "none";
     put("path", { d: "M2 10H42" }, { stroke: colour, strokeWidth: "2.5px", strokeDasharray: dash, strokeLinecap: kind === "query" ? "round" : "butt" });
-    put("circle", { cx: 46, cy: 10, r: 5.5 }, { stroke: colour, strokeWidth: "2px", fill: kind === "recent" ? colour : "none" });
-    if (kind === "blocked") put("path", { d: "M42 14 50 6" }, { stroke: colour, strokeWidth: "2px" });
+    put("circle", { cx: 46, cy: 10, r: 5.5 }, { stroke: colour, strokeWidth: "2px", fill: ["recent", "blocked"].includes(kind) ? colour : "none" });
+    if (kind === "blocked") put("path", { d: "M43.5 7.5l5 5M48.5 7.5l-5 5" }, { stroke: "var(--panel)", strokeWidth: "1.6px" });
   }
   return svg;
 }
