@@ -8,12 +8,10 @@ sends back what that says. Imported only where the web interface is on, since To
 import asyncio
 import contextlib
 import logging
-import socket
-import ssl
 import time
 from collections.abc import AsyncGenerator
+from functools import cache, partial
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any, NamedTuple, cast
 
 from tornado import httputil, iostream
@@ -23,6 +21,7 @@ from tornado.httpserver import HTTPServer
 from spind import jsonrpc
 from spind.calls import ApiError
 from spind.web.app import WebApp
+from spind.web.listen import bind, own_names, tls_context
 from spind.web.messages import (
     Captures,
     Feed,
@@ -92,8 +91,8 @@ class WebServer:
         self._settings = settings
         self.limits = limits
         self.counters = {"connections": 0, "streams": 0, "requests": 0, "refused": 0, "dropped": 0}
-        hosts = Hosts((*_own_names(), *settings.hostnames), settings.addresses)
-        self.app = WebApp(api, gate, feed, captures, hosts, Pages(), time.time)
+        hosts = Hosts((*own_names(), *settings.hostnames), settings.addresses)
+        self._app = partial(WebApp, api, gate, feed, captures, hosts, clock=time.time)
         self._server: _Server | None = None
         self._port = settings.port
         self._listening: list[str] = []
@@ -116,12 +115,13 @@ class WebServer:
         # Tornado tells of each malformed request and failed handshake: whoever likes could fill the log.
         logging.getLogger("tornado.general").setLevel(logging.ERROR)
         try:
-            tls = _tls(self._settings.certificate, self._settings.key)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            tls = tls_context(self._settings.certificate, self._settings.key)
+            app = self._app(pages=await asyncio.to_thread(_pages))
+        except (OSError, ValueError) as error:
             self._problem("tls", f"no web interface: {error}")
             return
         self._server = _Server(
-            _Connections(self),
+            _Connections(self, app),
             ssl_options=tls,
             max_header_size=self.limits.header,
             max_body_size=self.limits.drained,
@@ -162,7 +162,7 @@ class WebServer:
             if address in self._listening:
                 continue
             try:
-                sock = _bind(address, self._port)
+                sock = bind(address, self._port)
             except OSError as error:
                 reason = error.strerror or str(error)
                 self._problem(address, f"no web interface on {address} port {self._port}: {reason}")
@@ -233,14 +233,15 @@ class _Server(HTTPServer):
 class _Connections(httputil.HTTPServerConnectionDelegate):
     """Tells Tornado who takes a request."""
 
-    def __init__(self, owner: WebServer) -> None:
+    def __init__(self, owner: WebServer, app: WebApp) -> None:
         self._owner = owner
+        self._app = app
 
     def start_request(
         self, server_conn: object, request_conn: httputil.HTTPConnection
     ) -> httputil.HTTPMessageDelegate:
         stream = cast("HTTP1ServerConnection", server_conn).stream
-        return _Exchange(self._owner, stream, cast("HTTP1Connection", request_conn))
+        return _Exchange(self._owner, self._app, stream, cast("HTTP1Connection", request_conn))
 
     def on_close(self, server_conn: object) -> None:
         pass
@@ -249,8 +250,11 @@ class _Connections(httputil.HTTPServerConnectionDelegate):
 class _Exchange(httputil.HTTPMessageDelegate):
     """One request and its answer."""
 
-    def __init__(self, owner: WebServer, stream: iostream.IOStream, connection: HTTP1Connection) -> None:
+    def __init__(
+        self, owner: WebServer, app: WebApp, stream: iostream.IOStream, connection: HTTP1Connection
+    ) -> None:
         self._owner = owner
+        self._app = app
         self._stream = stream
         self._connection = connection
         self._line = httputil.RequestStartLine("", "", "")
@@ -293,7 +297,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
         """Answer, and send what the answer is."""
         secure = isinstance(self._stream, iostream.SSLIOStream)
         try:
-            reply: Reply = await self._owner.app.answer(self._request(secure=secure))
+            reply: Reply = await self._app.answer(self._request(secure=secure))
         except WebError as error:
             reply = problem(error)
             reply = reply._replace(headers=(*reply.headers, *security_headers(secure=secure)))
@@ -391,40 +395,11 @@ class _Exchange(httputil.HTTPMessageDelegate):
             raise iostream.StreamClosedError from None
 
 
+@cache
+def _pages() -> Pages:
+    """The page's files: once, however often the server is started."""
+    return Pages()
+
+
 def _start_line(status: int) -> httputil.ResponseStartLine:
     return httputil.ResponseStartLine("HTTP/1.1", status, HTTPStatus(status).phrase)
-
-
-def _bind(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((address, port))
-        sock.listen(128)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _tls(certificate: str, key: str) -> ssl.SSLContext | None:
-    """TLS 1.2 or later with this certificate; ``None`` where there is none."""
-    if not certificate and not key:
-        return None
-    if not (certificate and key):
-        raise ValueError("spinweb_tls_certificate_file and spinweb_tls_key_file need each other")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:
-        raise ValueError(f"the certificate {certificate} with the key {key}: {error}") from error
-    return context
-
-
-def _own_names() -> tuple[str, ...]:
-    name = socket.gethostname()
-    return (name, f"{name}.lan") if name else ()

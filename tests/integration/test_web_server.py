@@ -551,6 +551,22 @@ def test_a_bad_certificate_is_told_and_nothing_is_served_instead(
     assert sentence in caplog.text
 
 
+def test_an_encrypted_key_is_refused_and_nobody_is_asked(
+    certificate: tuple[str, str], tmp_path: Path
+) -> None:
+    key = str(tmp_path / "encrypted.pem")
+    subprocess.run(
+        ["openssl", "pkey", "-in", certificate[1], "-aes256", "-passout", "pass:secret", "-out", key],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+    async def test() -> None:
+        async with served(settings=WebSettings(("127.0.0.1",), 0, certificate[0], key)) as web:
+            assert "encrypted.pem" in web.server.problems[0]
+
+    run(test)
+
+
 def test_clients_are_told_apart() -> None:
     """Each connection has its own request, whatever the others do meanwhile."""
 

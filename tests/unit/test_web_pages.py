@@ -109,5 +109,5 @@ def test_the_shipped_page_holds_only_what_is_served() -> None:
 def test_the_shipped_page_is_small() -> None:
     """What a first visit transfers, at most: all files, compressed."""
     files = Pages()._files
-    sizes = {path: len(file.packed or file.content) for path, file in files.items() if path != "/"}
+    sizes = {path: len(file.content) for path, file in files.items() if path != "/"}
     assert sum(sizes.values()) <= 400 * 1024, sizes
