@@ -26,7 +26,7 @@ def bind(address: str, port: int) -> socket.socket:
 
 
 def tls_context(certificate: str, key: str) -> ssl.SSLContext | None:
-    """TLS 1.2 or later with this certificate; ``None`` where none is given, ``ValueError`` where it is bad."""
+    """TLS 1.2 or later with this certificate; ``None`` where none is given, ``ValueError`` if it is bad."""
     if not certificate and not key:
         return None
     if not (certificate and key):
