@@ -103,6 +103,8 @@ def test_a_phone_is_wide_enough(home: WebHome, phone: Visit, pair: Pair) -> None
 
 
 def test_a_phone_blocks_by_touch(home: WebHome, phone: Visit, pair: Pair) -> None:
+    phone.id("welcome-skip").tap()
+    phone.id("fit").tap()
     place = phone.steady(lambda: phone.node(pair.device), "the device")
     phone.page.touchscreen.tap(place["x"], place["y"])
     phone.until(phone.id("block").first.is_visible, "the panel")
