@@ -240,7 +240,9 @@ export class Graph extends EventTarget {
 
   #paint(time) {
     this.#frame = 0;
-    if (this.layout.moving) {
+    // The layout and what merely decorates wait while somebody moves the view.
+    const busy = performance.now() - this.#moved < PATIENCE;
+    if (this.layout.moving && !busy) {
       this.layout.advance(LAYOUT_SHARE);
       if (this.#follow && !this.#focus) this.pointing.show(this.layout.bounds());
       this.#dirty = true;
@@ -252,8 +254,6 @@ export class Graph extends EventTarget {
       this.painter.draw(view);
       this.#lifeTime = 0;
     }
-    // What merely decorates steps back while somebody moves the view.
-    const busy = performance.now() - this.#moved < PATIENCE;
     this.above.style.visibility = busy || !this.life.alive ? "hidden" : "visible";
     if (this.life.alive && !busy && time - this.#lifeTime > CALM) {
       this.#lifeTime = time;
