@@ -99,6 +99,17 @@ test("a blocked site is shown before others", () => {
   assert.equal(scene.nodes.get(100).state, "blocked");
 });
 
+test("a bundle is red when most of it is blocked", () => {
+  for (const [some, state] of [[10, "recent"], [95, "blocked"]]) {
+    const edges = many();
+    for (const one of edges.filter((each) => each.device === 1).slice(0, some)) {
+      Object.assign(one, { blocked: T, lastseen: T - 99 });
+    }
+    const scene = new Scene().build(home(edges), wish({ room: 0.1 }));
+    assert.equal(scene.nodes.get(bundleId(1)).state, state);
+  }
+});
+
 test("filters: text, device, port, blocked, direction", () => {
   const edges = [edge(1, 100), edge(1, 101), edge(2, 101, { blocked: T, lastseen: T - 50 })];
   const flows = [

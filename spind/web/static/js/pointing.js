@@ -148,7 +148,7 @@ export class Pointing {
     const { clientWidth: width, clientHeight: height } = this.element;
     if (!width || !height) return;
     // To the left and right there are labels.
-    const room = Math.min(width * 0.075, 100);
+    const room = Math.min(width * 0.1, 130);
     const k = Math.min((width - 2 * room) / (box.x1 - box.x0), (height - 20) / (box.y1 - box.y0), most);
     const at = zoomIdentity
       .translate(width / 2, height / 2)

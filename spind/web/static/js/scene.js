@@ -173,7 +173,7 @@ export class Scene {
       if ((ignored || (quiet && !narrow)) && wanted(node, home)) this.#node(home, node.id);
     }
     for (const node of this.nodes.values()) {
-      node.state = node.kind === "device" || node.kind === "gateway" ? "device" : strongest(node.states);
+      node.state = node.kind === "device" || node.kind === "gateway" ? "device" : strongest(statesOf(node));
       node.radius = node.kind === "more" ? 10 + 1.6 * Math.log2(node.members.length) : nodeRadius(node.kind, node.bytes);
     }
     for (const edge of this.edges) {
@@ -189,6 +189,13 @@ export class Scene {
       this.byKey.set(edge.key, edge);
     }
   }
+}
+
+/* A bundle is not red for one blocked site among many. */
+function statesOf(node) {
+  if (node.kind !== "more") return node.states;
+  const others = node.states.filter((state) => state !== "blocked");
+  return others.length * 2 > node.states.length ? others : node.states;
 }
 
 function isSite(home, id) {
