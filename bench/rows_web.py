@@ -65,7 +65,7 @@ def load(bed: Bed, settings: Settings) -> list[Figure]:
         stack.callback(program.kill)
         ready = program.read()
         meter = CpuMeter(running.pid)
-        stall = running.longest_stall(seconds - 2 * COUNTERS_SECONDS)
+        stall = running.longest_stall(seconds - 3 * COUNTERS_SECONDS)
         cpu = meter.percent()
         counts, used = running.statistics(), memory(running.pid)
         calls = program.read()
