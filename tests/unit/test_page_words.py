@@ -28,7 +28,7 @@ MADE = {
     "profile": (*profiles.BUILTIN, *(f"{name}Hint" for name in profiles.BUILTIN), *profiles.LISTS),
     "role": ("owner", "viewer", "provider"),
     "state": ("blocked", "ignored", "allowed", "none"),
-    "status": ("connecting", "live", "lost"),
+    "status": ("capture", "connecting", "live", "lost"),
     "theme": ("auto", "light", "dark"),
     "tool": ("anyDirection", "outbound", "inbound", "blocked", "ignored", "graph", "lists"),
     "traffic": ("ipv4", "ipv6"),

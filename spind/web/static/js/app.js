@@ -172,7 +172,8 @@ class App {
   #status() {
     const { home } = this;
     const past = home.look !== null;
-    const kind = home.status === "live" && past ? "past" : home.status;
+    const there = past ? "past" : home.capture ? "capture" : "live";
+    const kind = home.status === "live" ? there : home.status;
     const time = past ? moment(Math.round(home.look)) : "";
     const at = `${kind} ${time}`;
     if (at !== this.statusAt) {

@@ -109,6 +109,7 @@ export class Panel {
 
   #home() {
     const { home, records } = this.app;
+    const title = () => (home.capture ? t("home.capture", { name: home.capture }) : t("home.title"));
     const nodes = (kind) => [...home.nodes.values()].filter((node) => node.kind === kind && !node.is_ignored);
     const summary = () => `${t("home.devices", { count: nodes("device").length })}, ${t("home.sites", { count: nodes("site").length })}`;
     const busy = () =>
@@ -120,7 +121,7 @@ export class Panel {
     const blocked = () => home.edges().filter((edge) => edge.blocked).sort((one, two) => two.blocked - one.blocked).slice(0, 5);
     const news = () => [...(records.notifications ?? [])].sort((one, two) => two.time - one.time).slice(0, 5);
     return [
-      h("header", {}, h("div", {}, this.#text(h("p.kind", {}), summary), h("h2", { tabindex: -1 }, t("home.title")))),
+      h("header", {}, h("div", {}, this.#text(h("p.kind", {}), summary), this.#text(h("h2", { tabindex: -1 }), title))),
       h("p.hint", {}, t("home.hint")),
       this.#part("traffic.title", this.#figures([["traffic.now", () => home.rate(), rate]])),
       this.#part("home.busy", this.#live(h("ul.plain", {}), () => JSON.stringify(busy()), () => {

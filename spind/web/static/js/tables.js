@@ -161,7 +161,9 @@ export class Tables {
 
   devices() {
     const { home, records } = this.app;
-    const total = (node, key) => (node.ipv4?.[key] ?? 0) + (node.ipv6?.[key] ?? 0);
+    // Of the gateway there is no total but that of the flows to it.
+    const total = (node, key) =>
+      node.ipv4 ? node.ipv4[key] + node.ipv6[key] : [...home.flows.values()].reduce((sum, flow) => sum + (flow.node === node.id ? flow[key] : 0), 0);
     const profile = (node) => {
       const found = (records.profiles ?? []).find((each) => each.name === node.profile);
       return found ? profileTitle(found) : (node.profile ?? "");

@@ -7,6 +7,7 @@ export const en = {
   "app.skip": "Go to the lists",
   "status.connecting": "Connecting",
   "status.live": "Live",
+  "status.capture": "Capture file",
   "status.lost": "No connection",
   "status.past": "At {time}",
   "lost.banner": "The connection to the router is lost. The page goes on by itself as soon as it is back.",
@@ -112,6 +113,7 @@ export const en = {
   "note.any": "Note: {note}",
 
   "home.title": "Your home",
+  "home.capture": "The home in {name}",
   "home.devices.one": "One device",
   "home.devices.other": "{count} devices",
   "home.sites.one": "one site",

@@ -6,6 +6,7 @@ export const nl = {
   "app.skip": "Naar de lijsten",
   "status.connecting": "Verbinden",
   "status.live": "Live",
+  "status.capture": "Opnamebestand",
   "status.lost": "Geen verbinding",
   "status.past": "Om {time}",
   "lost.banner": "De verbinding met de router is weg. De pagina gaat vanzelf verder zodra die er weer is.",
@@ -111,6 +112,7 @@ export const nl = {
   "note.any": "Opmerking: {note}",
 
   "home.title": "Uw huis",
+  "home.capture": "Het huis in {name}",
   "home.devices.one": "Eén apparaat",
   "home.devices.other": "{count} apparaten",
   "home.sites.one": "één site",
