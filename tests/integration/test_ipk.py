@@ -19,6 +19,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -519,8 +520,8 @@ def test_two_capabilities_are_enough(root: Path, tmp_path: Path) -> None:
 def test_it_serves_the_page(root: Path, tmp_path: Path) -> None:
     config, log = _configured(root, tmp_path), tmp_path / "log"
     with namespace() as inside, running(root, config, inside, log) as process:
-        status = _status(tmp_path / "rpc.sock", process, log)
-        assert status["web"]["url"] == "http://127.0.0.1:13026/"
+        status = partial(_status, tmp_path / "rpc.sock", process, log)
+        wait_until(lambda: status()["web"]["url"] == "http://127.0.0.1:13026/", patient(30), "the page")
         fetch = "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:13026/').status)"
         done = subprocess.run(
             [*inside, sys.executable, "-c", fetch], capture_output=True, text=True, check=False
