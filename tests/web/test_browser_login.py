@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from blocking import wait_for
 from web_browser import PHONE, Visit
 from web_home import Pair, WebHome, web_home
 
@@ -92,6 +93,30 @@ def test_the_owner_logs_in_decides_and_logs_out(home: WebHome, door: Visit) -> N
     assert home.http("/spin_api/jsonrpc", {}, Cookie=f"spin_session={cookie['value']}")[0] == 401
 
 
+def test_the_keyboard_stays_at_the_login(door: Visit) -> None:
+    places = []
+    for _ in range(12):
+        door.page.keyboard.press("Tab")
+        where = "document.activeElement.closest('#login') ? 'login' : document.activeElement.tagName"
+        places.append(door.evaluate(where))
+    assert set(places) <= {"login", "BODY"}, "what is behind it cannot be reached"
+
+
+def test_a_session_that_ends_asks_to_log_in_again(home: WebHome, door: Visit) -> None:
+    log_in(door, "alice")
+    door.wait_ready()
+    door.select(id=home.device_id("tv"))
+    door.id("rename").first.click()
+    door.page.context.clear_cookies()
+    door.id("rename-save").click()
+    door.until(door.id("login-user").is_visible, "the login")
+    log_in(door, "alice")
+    door.until(lambda: not door.id("login-user").is_visible(), "an end of it")
+    door.wait_ready()
+    door.id("help").first.click()
+    door.until(door.page.locator("dialog").first.is_visible, "a page that can be used")
+
+
 def test_a_viewer_looks_and_has_no_buttons(home: WebHome, door: Visit) -> None:
     log_in(door, "guest")
     door.wait_ready()
@@ -119,19 +144,29 @@ def test_a_viewer_looks_and_has_no_buttons(home: WebHome, door: Visit) -> None:
 
 
 def test_guessing_is_slow(home: WebHome, door: Visit) -> None:
-    problem = door.id("login-problem")
-    for attempt in range(12):
-        door.until(lambda: door.id("login-submit").is_enabled(), "a button that can be pressed")
-        log_in(door, "mallory", f"guess {attempt}")
-        door.until(lambda: problem.is_visible() and problem.inner_text(), "a sentence")
-        if "seconds" in problem.inner_text():
-            break
-    assert "seconds" in problem.inner_text(), "a pause after some wrong passwords"
-    assert door.id("login-submit").is_disabled()
+    words = door.id("login-problem").text_content
+    button = door.id("login-submit")  # cannot be pressed until there is an answer, and longer in a pause
+
+    def answer() -> str:
+        if "Too many" in words():
+            return "pause" if button.is_disabled() else ""
+        return "refused" if words() and button.is_enabled() else ""
+
+    answers = []
+    while "pause" not in answers and len(answers) < 12:
+        log_in(door, "mallory", f"guess {len(answers)}")
+        answers.append(door.until(answer, "an answer"))
+    assert answers[-1] == "pause", "after some wrong passwords"
     body = {"user": "mallory", "password": "again"}
-    status, headers, _ = home.http("/api/v1/session", body)
-    assert status == 429
+    refused = wait_for(lambda: again(home, body), "a pause for programs, too")
+    headers = refused[1]
     assert int(headers["Retry-After"]) > 0
+
+
+def again(home: WebHome, body: dict[str, str]) -> Any:
+    """The answer to one more attempt, where it is a pause."""
+    answer = home.http("/api/v1/session", body)
+    return answer if answer[0] == 429 else None
 
 
 def test_the_login_is_for_everybody(browser: Any, home: WebHome) -> None:

@@ -82,6 +82,7 @@ class App {
     this.who = who;
     this.deeds.role = who.role;
     byId("login").hidden = true;
+    this.#shut(false);
     this.render();
     this.feed.start();
   }
@@ -95,7 +96,14 @@ class App {
   #login() {
     if (!byId("login").hidden) return;
     this.feed.stop();
+    this.#shut(true);
     loginView(byId("login"), (who) => this.#enter(who));
+  }
+
+  /** What is behind the login can be reached by nobody, by keyboard or by a screen reader. */
+  #shut(on) {
+    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+    for (const part of document.querySelectorAll("body > :is(a, header, div, main, aside, nav):not(#toasts)")) part.inert = on;
   }
 
   // -- choosing and filtering --------------------------------------------------------------
