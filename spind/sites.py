@@ -2,7 +2,7 @@
 """From a host name to the party behind it: the registrable domain. Pure, apart from one data file.
 
 The public suffix list comes with the ``publicsuffixlist`` package (38 ms and 4 MB to load), so it
-is loaded when the first name is seen.
+is loaded when the first name is asked for: whoever cannot wait then asks once before.
 """
 
 from functools import lru_cache

@@ -123,7 +123,7 @@ export class Timeline {
       {
         width: Math.max(this.element.clientWidth, 50),
         height: Math.max(this.element.clientHeight, 40),
-        padding: [22, 10, 0, 0],
+        padding: [30, 10, 0, 0],
         legend: { show: false },
         cursor: { show: false },
         select: { show: false },
