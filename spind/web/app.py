@@ -30,7 +30,14 @@ from spind.web.messages import (
 )
 from spind.web.openapi import describe
 from spind.web.pages import Pages
-from spind.web.protection import SAFE_METHODS, Hosts, check_content_type, check_origin, security_headers
+from spind.web.protection import (
+    SAFE_METHODS,
+    Hosts,
+    check_content_type,
+    check_origin,
+    forwarded,
+    security_headers,
+)
 from spind.web.rest import PREFIX, Rest, Table, status_of
 
 log = logging.getLogger(__name__)
@@ -91,6 +98,7 @@ class WebApp:
 
     async def _route(self, request: Request) -> Reply:
         self._hosts.check(request)
+        self._check_open(request)
         path = request.path
         if path == JSON_RPC or path.startswith("/api/"):
             check_origin(request)
@@ -100,6 +108,17 @@ class WebApp:
         return self._pages.get(request)
 
     # -- who is asking -------------------------------------------------------------------
+
+    def _check_open(self, request: Request) -> None:
+        """``WebError`` where nobody has to log in on this machine and a proxy on it lets others in, too."""
+        if self._gate.open and forwarded(request):
+            identity = self._identity(request)
+            if identity is None or identity.via != "token":
+                raise WebError(
+                    403,
+                    "this request came through a proxy: without a password whoever can use that would control"
+                    " the home. Set one on this machine with 'spind passwd NAME', or send a token",
+                )
 
     def _identify(self, request: Request) -> Identity:
         identity = self._identity(request)
@@ -165,7 +184,7 @@ class WebApp:
             reply = jsonrpc.handle(self._api, request.body, caller)
             return Response(204) if reply is None else Response(200, reply, JSON)
         if path == EVENT_STREAM:
-            return self._events(request)
+            return self._events(request, identity.role)
         if path.startswith(CAPTURES) and path.endswith(PCAP):
             return self._pcap(request, identity.role)
         if path == OPENAPI:
@@ -178,7 +197,7 @@ class WebApp:
             return self._rest.answer(call, request, caller)
         raise WebError(404, "there is nothing at this path")
 
-    def _events(self, request: Request) -> Stream:
+    def _events(self, request: Request, role: str) -> Stream:
         if request.method != "GET":
             raise _wrong_method("GET")
         try:
@@ -189,7 +208,7 @@ class WebApp:
         def hook(abort: Callable[[], None]) -> None:
             subscriber.on_drop = abort
 
-        source = self._while_allowed(request, aiter(subscriber))
+        source = self._while_allowed(request, role, aiter(subscriber))
         return Stream(source, EVENTS, hook=hook, close=subscriber.close)
 
     def _pcap(self, request: Request, role: str) -> Stream:
@@ -203,17 +222,21 @@ class WebApp:
         except ApiError as error:
             raise WebError(status_of(error), error.message) from error
         name = f'attachment; filename="spin-{number}.pcap"'
-        source = self._while_allowed(request, download)
+        source = self._while_allowed(request, role, download)
         return Stream(source, PCAP_TYPE, (("Content-Disposition", name),), close=download.close)
 
-    async def _while_allowed(self, request: Request, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """``source``, which ends when the session or token does that it was asked for with."""
+    async def _while_allowed(
+        self, request: Request, role: str, source: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """``source``, which ends when the session or token does that it was asked for with, or when that has
+        another role: who is a viewer now must not go on reading the owner's download."""
         cookie, bearer = _cookie(request), _bearer(request)
         asked = self._clock()
         async for item in source:
             now = self._clock()
             if not 0 <= now - asked < RECHECK_SECONDS:
-                if self._gate.identify(cookie, bearer, now, touch=False) is None:
+                identity = self._gate.identify(cookie, bearer, now, touch=False)
+                if identity is None or identity.role != role:
                     return
                 asked = now
             yield item

@@ -95,6 +95,22 @@ def check_origin(request: Request) -> None:
         raise WebError(403, "requests from other web sites are refused (Origin)")
 
 
+_PROXY_HEADERS = (
+    "forwarded",  # RFC 7239
+    "via",  # RFC 9110 section 7.6.3
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+)
+
+
+def forwarded(request: Request) -> bool:
+    """Whether a proxy says that somebody else asks through it. One that says nothing cannot be told from
+    a browser. Nobody is believed who the other one is."""
+    return any(name in request.headers for name in _PROXY_HEADERS)
+
+
 def check_content_type(request: Request) -> None:
     """``WebError`` where a request that changes something, and that a browser adds its cookie to, could have
     been made by a form of another page: those can send no JSON (Fetch, CORS-safelisted request headers)."""

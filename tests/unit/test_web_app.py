@@ -169,6 +169,20 @@ def test_a_stream_ends_with_its_session() -> None:
     assert parts.gate.touched == touched  # being open is no use of a session
 
 
+def test_a_download_ends_for_whoever_is_no_owner_any_more() -> None:
+    parts = web()
+    reply = parts.ask("GET", "/api/v1/captures/1.pcap")
+    assert isinstance(reply, Stream)
+    parts.gate.roles["owner"] = "viewer"
+
+    async def read() -> list[bytes]:
+        first = await anext(reply.source)
+        parts.time[0] += RECHECK_SECONDS
+        return [first, *[item async for item in reply.source]]
+
+    assert asyncio.run(read()) == [b"data: 1\n\n"]
+
+
 def test_a_stream_outlives_many_looks_at_its_session() -> None:
     parts = web()
     parts.sources.items.items = [b"x"] * 20

@@ -160,3 +160,21 @@ def test_no_other_origin_is_ever_allowed(path: str) -> None:
     assert reply.status == 403
     assert parts.ask("OPTIONS", path).status == 405
     assert not any(name.lower().startswith("access-control") for name, _ in reply.headers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["forwarded", "via", "x_forwarded_for", "x_forwarded_host", "x_forwarded_proto", "x_real_ip"],
+)
+def test_a_proxy_does_not_open_to_the_world_what_is_open_on_this_machine(name: str) -> None:
+    parts = web(opened=True)
+    for method, path in (("GET", "/"), ("GET", "/api/v1/session"), ("GET", "/api/v1/events")):
+        status, answer = parts.get(method, path, cookie="", **{name: "203.0.113.9"})
+        assert status == 403
+        assert "spind passwd" in answer["detail"]
+    call = {"jsonrpc": "2.0", "id": 1, "method": "list_devices"}
+    assert parts.get("POST", "/spin_api/jsonrpc", call, cookie="", **{name: "unknown"})[0] == 403
+    # Who is known may come through one.
+    token = {"cookie": "", "authorization": "Bearer viewer", name: "203.0.113.9"}
+    assert parts.get("GET", "/api/v1/nodes", **token)[0] == 200
+    assert web().get("GET", "/api/v1/nodes", **{name: "203.0.113.9"})[0] == 200

@@ -30,12 +30,14 @@ class Gatekeeper:
         self.open = opened
         self.out: set[str] = set()
         self.touched = 0
+        self.roles: dict[str, str] = {}
+        """Roles that have changed."""
 
     def identify(self, cookie: str, bearer: str, _now: float, *, touch: bool = True) -> Identity | None:
         self.touched += touch
         given = bearer or cookie
         if given in ROLES and given not in self.out:
-            return Identity("anna", given, "token" if bearer else "session")
+            return Identity("anna", self.roles.get(given, given), "token" if bearer else "session")
         return Identity("", "owner", "open") if self.open and not bearer else None
 
     async def login(self, user: str, password: str, _address: str, _now: float) -> Login:
