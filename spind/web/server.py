@@ -298,6 +298,9 @@ class _Exchange(httputil.HTTPMessageDelegate):
         secure = isinstance(self._stream, iostream.SSLIOStream)
         try:
             reply: Reply = await self._app.answer(self._request(secure=secure))
+        except OSError:  # it is gone already: whoever likes could fill the log with that
+            self._stream.close()
+            return
         except WebError as error:
             reply = problem(error)
             reply = reply._replace(headers=(*reply.headers, *security_headers(secure=secure)))

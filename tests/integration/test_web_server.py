@@ -6,6 +6,7 @@ import logging
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -317,6 +318,24 @@ def test_who_is_gone_is_let_go_of() -> None:
             assert web.server.counters["streams"] == 0
 
     run(test)
+
+
+@pytest.mark.parametrize("target", ["/api/v1/status", "/api/v1/events"])
+def test_who_is_gone_before_the_answer_fills_no_log(target: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with served() as web:
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", web.port)) as rude:
+                    rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    rude.sendall(request("GET", target))  # and a reset, before anybody has read that
+            await until(lambda: web.server.counters["requests"] == 3)
+            await until(lambda: web.server.counters["connections"] == 0)
+            async with connected(web.port) as client:
+                assert (await client.ask("GET", "/api/v1/status")).status == 200
+
+    run(test)
+    told = [record for record in caplog.records if record.name == "spind.web.server"]
+    assert [record for record in told if record.levelno >= logging.WARNING] == []
 
 
 def test_a_slow_reader_is_waited_for_and_then_cut() -> None:
