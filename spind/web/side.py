@@ -76,10 +76,14 @@ class WebSide:
             await self._end()
             await self.start(config, bus)
             return
-        self._gate.configure(GateSettings.of(config))
         # The files of a certificate change without their names: those who renew one have us reload.
-        if changed(OPTIONS) or config.spinweb_tls_certificate_file:
+        anew = bool(changed(OPTIONS) or config.spinweb_tls_certificate_file)
+        if anew:
+            # First: where it goes back to loopback nobody has to log in, and somebody may be connected from
+            # outside still.
             await self._stop_server()
+        self._gate.configure(GateSettings.of(config))
+        if anew:
             await self._serve(config)
 
     async def stop(self) -> None:
@@ -139,9 +143,7 @@ class WebSide:
             config.spinweb_tls_key_file,
             config.spinweb_hostnames,
         )
-        self._server = WebServer(
-            self._loop, self._api, settings, self._gate, self._streams, self._captures
-        )
+        self._server = WebServer(self._loop, self._api, settings, self._gate, self._streams, self._captures)
         await self._server.start()
 
     async def _stop_server(self) -> None:
