@@ -21,6 +21,8 @@ from tornado.httpserver import HTTPServer
 from spind import jsonrpc
 from spind.calls import ApiError
 from spind.web.app import WebApp
+from spind.web.bodies import Bodies, Body
+from spind.web.crowd import Crowd
 from spind.web.listen import bind, own_names, tls_context
 from spind.web.messages import (
     Captures,
@@ -57,10 +59,13 @@ class WebSettings(NamedTuple):
 class Limits(NamedTuple):
     """What one client, and all together, may take; sizes in bytes, times in seconds."""
 
-    connections: int = 256
+    connections: int = 256  # for one more, another one is closed (``crowd``)
     streams: int = 64
     header: int = 16 * 1024
+    ahead: int = 8 * 1024  # read at once
     body: int = MAX_BODY
+    bodies: int = 2 * 1024 * 1024  # of all that is being received: when it is full, only small ones get in
+    small: int = 4 * 1024  # a body as calls mostly have
     drained: int = 1024 * 1024  # of a body that is too long: read to its end, so that the refusal arrives
     idle: float = 30.0  # between requests, and from a request's first byte to the end of its header
     receive: float = 15.0  # for a body
@@ -72,8 +77,8 @@ class Limits(NamedTuple):
 class WebServer:
     """The server: ``await start()``, serve, ``await stop()``; all calls from the loop's thread.
 
-    ``counters`` has ``connections`` and ``streams`` (now), ``requests``, ``refused`` (connections or streams
-    too many) and ``dropped`` (too slow).
+    ``counters`` has ``connections`` and ``streams`` (now), ``requests``, ``refused`` (connections, streams or
+    bodies too many) and ``dropped`` (too slow).
     """
 
     def __init__(
@@ -90,6 +95,9 @@ class WebServer:
         self._loop = loop
         self._settings = settings
         self.limits = limits
+        self.bodies = Bodies(limits.body, limits.bodies, limits.small)
+        self.crowd: Crowd[iostream.IOStream] = Crowd(limits.connections)
+        self._turn = asyncio.Lock()
         self.counters = {"connections": 0, "streams": 0, "requests": 0, "refused": 0, "dropped": 0}
         hosts = Hosts((*own_names(), *settings.hostnames), settings.addresses)
         self._app = partial(WebApp, api, gate, feed, captures, hosts, clock=time.time)
@@ -125,6 +133,8 @@ class WebServer:
             ssl_options=tls,
             max_header_size=self.limits.header,
             max_body_size=self.limits.drained,
+            # What is read ahead of a stranger's requests is memory, too: 64 KiB, if not told otherwise.
+            chunk_size=self.limits.ahead,
             max_buffer_size=4 * 64 * 1024,
             idle_connection_timeout=self.limits.idle,
             body_timeout=self.limits.receive,
@@ -186,6 +196,12 @@ class WebServer:
 
     # -- exchanges -----------------------------------------------------------------------
 
+    async def turn(self) -> None:
+        """Wait until nobody else is answered between two looks at the sockets: a packet may be waiting, and
+        hundreds of connections may ask at once."""
+        async with self._turn:
+            await asyncio.sleep(0)
+
     def begin(self, exchange: "_Exchange") -> asyncio.Task[None]:
         """Have a request answered; the task is held, and awaited at the stop."""
         self.counters["requests"] += 1
@@ -205,28 +221,23 @@ class _Server(HTTPServer):
 
     owner: WebServer
 
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        super().initialize(*args, **kwargs)
-        self._streams: set[iostream.IOStream] = set()
-
     def handle_stream(self, stream: iostream.IOStream, address: Any) -> None:
-        owner = self.owner
-        if len(self._streams) >= owner.limits.connections:
-            owner.counters["refused"] += 1
-            stream.close()
-            return
-        self._streams.add(stream)
-        owner.counters["connections"] = len(self._streams)
-        super().handle_stream(stream, address)
+        gone = self.owner.crowd.add(stream, address[0])
+        if gone is not None:
+            self.owner.counters["refused"] += 1
+            gone.close()
+        self.owner.counters["connections"] = len(self.owner.crowd)
+        if gone is not stream:
+            super().handle_stream(stream, address)
 
     def close_streams(self) -> None:
         """Cut all connections."""
-        for stream in list(self._streams):
+        for stream in list(self.owner.crowd):
             stream.close()
 
     def on_close(self, server_conn: object) -> None:
-        self._streams.discard(cast("HTTP1ServerConnection", server_conn).stream)
-        self.owner.counters["connections"] = len(self._streams)
+        self.owner.crowd.remove(cast("HTTP1ServerConnection", server_conn).stream)
+        self.owner.counters["connections"] = len(self.owner.crowd)
         super().on_close(server_conn)
 
 
@@ -259,8 +270,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
         self._connection = connection
         self._line = httputil.RequestStartLine("", "", "")
         self._headers: dict[str, str] = {}
-        self._body = bytearray()
-        self._too_long = False
+        self._body = Body(owner.bodies)
         self._task: asyncio.Task[None] | None = None
 
     # -- Tornado calls these -------------------------------------------------------------
@@ -274,17 +284,16 @@ class _Exchange(httputil.HTTPMessageDelegate):
         self._headers = {name.lower(): value for name, value in headers.items()}
 
     def data_received(self, chunk: bytes) -> None:
-        if len(self._body) + len(chunk) > self._owner.limits.body:
-            self._too_long = True
-            self._body.clear()
-        elif not self._too_long:
-            self._body += chunk
+        self._body.add(chunk)
 
     def finish(self) -> None:
         self._connection.set_close_callback(self._gone)
+        self._owner.crowd.touch(self._stream)
         self._task = self._owner.begin(self)
+        self._task.add_done_callback(lambda _task: self._body.forget())  # it may end before it began
 
     def on_connection_close(self) -> None:
+        self._body.forget()
         self._gone()
 
     def _gone(self) -> None:
@@ -297,11 +306,14 @@ class _Exchange(httputil.HTTPMessageDelegate):
         """Answer, and send what the answer is."""
         secure = isinstance(self._stream, iostream.SSLIOStream)
         try:
-            reply: Reply = await self._app.answer(self._request(secure=secure))
+            request = self._request(secure=secure)
+            await self._owner.turn()
+            reply: Reply = await self._app.answer(request)
         except OSError:  # it is gone already: whoever likes could fill the log with that
             self._stream.close()
             return
         except WebError as error:
+            self._owner.counters["refused"] += error.status == HTTPStatus.SERVICE_UNAVAILABLE
             reply = problem(error)
             reply = reply._replace(headers=(*reply.headers, *security_headers(secure=secure)))
         try:
@@ -319,8 +331,6 @@ class _Exchange(httputil.HTTPMessageDelegate):
             self._stream.close()
 
     def _request(self, *, secure: bool) -> Request:
-        if self._too_long:
-            raise WebError(413, f"a request has at most {self._owner.limits.body} bytes")
         sock = self._stream.socket
         if sock is None:
             raise iostream.StreamClosedError
@@ -330,7 +340,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
             path,
             parse_query(query),
             self._headers,
-            bytes(self._body),
+            self._body.take(),
             sock.getpeername()[0],
             secure,
             sock.getsockname()[0],
@@ -361,10 +371,12 @@ class _Exchange(httputil.HTTPMessageDelegate):
                 )
                 return
             counters["streams"] += 1
+            self._owner.crowd.hold(self._stream)
             try:
                 await self._relay(stream)
             finally:
                 counters["streams"] -= 1
+                self._owner.crowd.release(self._stream)
         finally:
             stream.close()
             if isinstance(stream.source, AsyncGenerator):

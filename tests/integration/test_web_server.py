@@ -263,19 +263,83 @@ def test_a_drop_at_a_time_is_slow_too() -> None:
     run(test)
 
 
-def test_connections_have_a_bound() -> None:
+def test_connections_have_a_bound_and_a_new_one_gets_in() -> None:
     async def test() -> None:
         async with served(limits=Limits(connections=2)) as web:
             async with connected(web.port) as first, connected(web.port) as second:
-                for client in (first, second):
+                for client in (first, second, first):
                     assert (await client.ask("GET", "/api/v1/status")).status == 200
                 async with connected(web.port) as third:
-                    assert await third.rest() == b""
-                assert web.server.counters["refused"] == 1
-                assert (await first.ask("GET", "/api/v1/status")).status == 200
+                    assert (await third.ask("GET", "/api/v1/status")).status == 200
+                    assert await second.rest() == b""
+                    assert (await first.ask("GET", "/api/v1/status")).status == 200
+                    assert (web.server.counters["refused"], web.server.counters["connections"]) == (1, 2)
             await until(lambda: web.server.counters["connections"] == 0)
-            async with connected(web.port) as client:
-                assert (await client.ask("GET", "/api/v1/status")).status == 200
+
+    run(test)
+
+
+def test_who_is_silent_keeps_nobody_out_and_streams_go_on() -> None:
+    async def test() -> None:
+        async with served(limits=Limits(connections=3)) as web, connected(web.port) as stream:
+            await stream.send(request("GET", "/api/v1/events"))
+            await stream.head()
+            for head in (b"", HEAD, POST + b"Content-Length: 9000\r\n\r\n{") * 3:
+                async with connected(web.port) as slow, connected(web.port) as slower:
+                    await slow.send(head)
+                    await slower.send(head)
+                    async with connected(web.port) as client:
+                        assert (await client.ask("GET", "/api/v1/status")).status == 200
+            text = b""
+            while b"event: ready" not in text:
+                text += await stream.chunk()
+
+    run(test)
+
+
+def test_bodies_together_have_a_bound() -> None:
+    async def test() -> None:
+        async with served(limits=Limits(bodies=100_000)) as web:
+            async with connected(web.port) as sender, connected(web.port) as client:
+                await sender.send(POST + b"Content-Length: 60001\r\n\r\n" + b" " * 60_000)
+                await until(lambda: web.server.bodies.received == 60_000)
+                assert (await client.ask("POST", "/spin_api/jsonrpc", RPC)).status == 200
+                refused = await client.ask("POST", "/spin_api/jsonrpc", b" " * 60_000)
+                assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+                assert web.server.counters["refused"] == 1
+            await until(lambda: web.server.bodies.received == 0)
+
+    run(test)
+
+
+def test_a_crowd_of_requests_is_answered_one_by_one() -> None:
+    """Between two answers the loop looks at what else there is: a packet may be waiting."""
+
+    async def test() -> None:
+        async with served() as web:
+            clients = [await asyncio.open_connection("127.0.0.1", web.port) for _ in range(40)]
+            loop, served_at, looks = asyncio.get_running_loop(), [], 0
+
+            def look() -> None:
+                nonlocal looks
+                looks += 1
+                loop.call_soon(look)
+
+            real = web.server.turn
+
+            async def turn() -> None:
+                await real()
+                served_at.append(looks)
+
+            web.server.turn = turn  # type: ignore[method-assign]
+            look()
+            for _reader, writer in clients:
+                writer.write(request("GET", "/api/v1/status"))
+            for reader, writer in clients:
+                assert b" 200 " in await reader.readuntil(b"\r\n")
+                writer.close()
+            assert len(served_at) == 40
+            assert max(served_at.count(at) for at in served_at) <= 2
 
     run(test)
 

@@ -90,6 +90,8 @@ PURE = [
     "uci_sheet.py",
     "web/accounts.py",
     "web/app.py",
+    "web/bodies.py",
+    "web/crowd.py",
     "web/identity.py",
     "web/messages.py",
     "web/openapi.py",
