@@ -25,7 +25,31 @@ test("csv: what a spreadsheet would calculate is text, and numbers are numbers",
   assert.equal(field(null), "");
 });
 
+test("csv: nor where a spreadsheet splits at semicolons or tabs, as with Dutch settings", () => {
+  assert.equal(field("a;=1+1;b"), `"a;'=1+1;b"`);
+  assert.equal(field('a; "@SUM(A1)'), `"a; ""'@SUM(A1)"`);
+  assert.equal(field("a\t-1"), "a\t'-1");
+  assert.equal(field(";+1"), `";'+1"`);
+  assert.equal(field("  =1"), "'  =1");
+  assert.equal(field("＝1"), "'＝1");
+  assert.equal(field("a;b-c"), '"a;b-c"');
+  assert.equal(field("2024-01-01 10:00"), "2024-01-01 10:00");
+});
+
+test("what the browser keeps may be anything", async () => {
+  for (const kept of ["constructor", "__proto__", "toString", "{", "\u0000"]) {
+    globalThis.localStorage = { getItem: () => kept, setItem: () => {} };
+    const fresh = await import(`../../../spind/web/static/js/words.js?${encodeURIComponent(kept)}`);
+    assert.ok(["en", "nl"].includes(fresh.language()), kept);
+    assert.ok(!fresh.t("list.rows", { count: 1 }).startsWith("list."), kept);
+    setLanguage(kept);
+    assert.equal(t("list.rows", { count: 1 }), "one row");
+  }
+  delete globalThis.localStorage;
+});
+
 test("nothing hides in text", () => {
+  assert.equal(plain("a\u00adb\u3164\u034fc"), "a\ufffdb\ufffd\ufffdc");
   assert.equal(plain("evil\u202egpj.exe\u0000\u200b"), "evil\ufffdgpj.exe\ufffd\ufffd");
   assert.equal(plain("שלום"), "שלום");
   assert.equal(plain(undefined), "");

@@ -3,7 +3,7 @@
 // may hold markup, control characters for the direction of writing, or hundreds of letters.
 
 /** Characters that change how their neighbours are shown: controls of C0 and C1, of direction, and invisible ones. */
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]/g;
 
 /** Text in which nothing hides: each such character is shown as a replacement mark. */
 export function plain(value) {

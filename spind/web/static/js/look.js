@@ -60,7 +60,7 @@ export function mainDirection(edge) {
 
 /* Characters that a label must not hold: controls of C0 and C1, and those that change the direction of text
  * around them (Unicode annex 9) or are invisible. */
-const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]/g;
 
 /** A label as it is drawn: at most `length` characters, nothing hidden in it, its direction its own. */
 export function cutLabel(text, length = 28) {

@@ -6,14 +6,15 @@ import { en } from "./words.en.js";
 import { nl } from "./words.nl.js";
 
 const LANGUAGES = { en, nl };
+const known = (tag) => Object.hasOwn(LANGUAGES, tag);
 
 /** The languages that people want, the best first; none where there is no browser. */
 const wanted = () => globalThis.navigator?.languages ?? [];
 
 function initial() {
   const kept = remembered("spind.language");
-  if (kept in LANGUAGES) return kept;
-  return wanted().find((tag) => tag.slice(0, 2) in LANGUAGES)?.slice(0, 2) ?? "en";
+  if (known(kept)) return kept;
+  return wanted().find((tag) => known(tag.slice(0, 2)))?.slice(0, 2) ?? "en";
 }
 
 /** What this browser keeps under a key; empty where it keeps nothing. */
@@ -41,7 +42,7 @@ export const language = () => current;
 
 /** Change it; whoever shows words has to show them again. */
 export function setLanguage(tag) {
-  if (!(tag in LANGUAGES)) return;
+  if (!known(tag)) return;
   current = tag;
   remember("spind.language", tag);
 }
@@ -50,7 +51,7 @@ export function setLanguage(tag) {
 export const locale = () => wanted().find((tag) => tag.slice(0, 2) === current) ?? current;
 
 /** Is there such a sentence? */
-export const has = (key) => key in en;
+export const has = (key) => Object.hasOwn(en, key);
 
 function template(key, values) {
   const words = LANGUAGES[current];
