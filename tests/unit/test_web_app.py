@@ -6,7 +6,7 @@ import asyncio
 import pytest
 from web_parts import drained, headers, request, web
 
-from spind.web.app import RECHECK_SECONDS
+from spind.web.app import RECHECK_SECONDS, SHARE
 from spind.web.messages import Response, Stream, WebError, parse_query, problem
 
 RPC = {"jsonrpc": "2.0", "id": 1, "method": "list_devices"}
@@ -196,6 +196,27 @@ def test_a_stream_outlives_many_looks_at_its_session() -> None:
         return count
 
     assert asyncio.run(read()) == 20
+
+
+def test_who_has_many_streams_leaves_some_to_the_others() -> None:
+    parts = web()
+    token = {"cookie": "", "authorization": "Bearer viewer"}
+    replies = [parts.ask("GET", "/api/v1/events", **token) for _ in range(SHARE)]
+    refused = parts.ask("GET", "/api/v1/events", **token)
+    assert isinstance(refused, Response)
+    assert (refused.status, headers(refused)["Retry-After"]) == (503, "5")
+    assert isinstance(parts.ask("GET", "/api/v1/events"), Stream)  # a session, not the token
+    for reply in replies[:2]:
+        reply.close()
+    for _ in range(2):
+        assert isinstance(parts.ask("GET", "/api/v1/events", **token), Stream)
+    assert isinstance(parts.ask("GET", "/api/v1/events", **token), Response)
+
+
+def test_who_need_not_log_in_has_no_name_to_count() -> None:
+    parts = web(opened=True)
+    for _ in range(2 * SHARE):
+        assert isinstance(parts.ask("GET", "/api/v1/events", cookie=""), Stream)
 
 
 def test_captures_are_downloads() -> None:

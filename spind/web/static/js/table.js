@@ -85,7 +85,8 @@ export class Table {
       : [...rows];
     const values = new Map(found.map((row) => [row, column.value(row)]));
     const way = this.sort.down ? -1 : 1;
-    return found.sort((one, two) => way * compare(values.get(one), values.get(two)) || compare(this.key(one), this.key(two)));
+    // Ties go the same way: of two things done in one second the later one is the newer.
+    return found.sort((one, two) => way * (compare(values.get(one), values.get(two)) || compare(this.key(one), this.key(two))));
   }
 
   /** Show what there is now; `anew` puts the rows in order at once. */
