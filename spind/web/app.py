@@ -57,7 +57,7 @@ RECHECK_SECONDS = 5.0
 """How often a stream looks whether its session is still there."""
 
 SHARE = 32
-"""Streams of events of one name: a program that forgets to close its own leaves room for the others' pages."""
+"""Streams of events of one name: a program that forgets to close its own leaves room for others' pages."""
 
 MAX_CREDENTIAL = 256  # characters of a user's name, or of a password
 _NO_STORE: Headers = (("Cache-Control", "no-store"),)
