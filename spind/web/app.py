@@ -6,7 +6,6 @@ Must not know any method of the table (that is ``rest``), any file of the page, 
 
 import json
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 from spind import __version__, jsonrpc
@@ -56,9 +55,6 @@ OPENAPI = f"{PREFIX}/openapi.json"
 RECHECK_SECONDS = 5.0
 """How often a stream looks whether its session is still there."""
 
-SHARE = 32
-"""Streams of events of one name: a program that forgets to close its own leaves room for others' pages."""
-
 MAX_CREDENTIAL = 256  # characters of a user's name, or of a password
 _NO_STORE: Headers = (("Cache-Control", "no-store"),)
 
@@ -85,7 +81,6 @@ class WebApp:
         self._pages = pages
         self._clock = clock
         self._rest = Rest(api)
-        self._listening: Counter[str] = Counter()  # name -> streams of events
 
     async def answer(self, request: Request) -> Reply:
         """What a request gets; never raises."""
@@ -205,27 +200,17 @@ class WebApp:
     def _events(self, request: Request, identity: Identity) -> Stream:
         if request.method != "GET":
             raise _wrong_method("GET")
-        name = f"{identity.via} {identity.name}" if identity.name else ""
-        if name and self._listening[name] >= SHARE:
-            sentence = f"{identity.name} has {SHARE} streams of events already; close one"
-            raise WebError(503, sentence, (("Retry-After", "5"),))
+        last = request.headers.get("last-event-id", "")[:64]
         try:
-            subscriber = self._feed.subscribe(request.headers.get("last-event-id", "")[:64])
+            subscriber = self._feed.subscribe(last, identity.name, identity.via)
         except RefusedError as error:
             raise WebError(503, str(error), (("Retry-After", "5"),)) from error
 
         def hook(abort: Callable[[], None]) -> None:
             subscriber.on_drop = abort
 
-        def close() -> None:
-            subscriber.close()
-            self._listening[name] -= 1
-            if not self._listening[name]:
-                del self._listening[name]
-
-        self._listening[name] += 1
         source = self._while_allowed(request, identity.role, aiter(subscriber))
-        return Stream(source, EVENTS, hook=hook, close=close)
+        return Stream(source, EVENTS, hook=hook, close=subscriber.close)
 
     def _pcap(self, request: Request, role: str) -> Stream:
         if request.method != "GET":

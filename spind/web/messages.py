@@ -190,9 +190,9 @@ class Subscriber(Protocol):
 class Feed(Protocol):
     """Live events."""
 
-    def subscribe(self, last_event_id: str) -> Subscriber:
-        """A new subscriber, going on after an event where that is still known; too many are refused by
-        an exception."""
+    def subscribe(self, last_event_id: str, name: str, via: str) -> Subscriber:
+        """A new subscriber, going on after an event where that is still known; too many, in all or of one
+        ``name`` (empty where nobody logs in) that came ``via`` the same, are refused by an exception."""
 
 
 class Download(Protocol):

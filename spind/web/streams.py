@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 MAX_SUBSCRIBERS: Final = 64
 """Streams at once: each costs a connection, a snapshot, and a queue."""
 
+MAX_OF_ONE: Final = 32
+"""Of one user or token: a program that forgets to close its own leaves room for others' pages."""
+
 QUEUE_BYTES: Final = 2 << 20
 """What may wait for one subscriber; it is dropped rather than given a bigger queue."""
 
@@ -50,11 +53,12 @@ the daemon all come at once."""
 
 
 class TooManySubscribers(RefusedError):  # noqa: N818 - a refusal, no error
-    """There are as many streams as there may be."""
+    """There are as many streams as there may be, or as one user or token may have."""
 
-    def __init__(self) -> None:
-        sentence = f"there are {MAX_SUBSCRIBERS} streams of events already; close one"
-        super().__init__(sentence, int(KEEP_ALIVE_SECONDS))
+    def __init__(self, name: str = "") -> None:
+        """``name``: who has too many."""
+        have = f"{name} has {MAX_OF_ONE}" if name else f"there are {MAX_SUBSCRIBERS}"
+        super().__init__(f"{have} streams of events already; close one", int(KEEP_ALIVE_SECONDS))
 
 
 class Snapshot:
@@ -83,8 +87,12 @@ class Subscriber:
     """One reader: an asynchronous iterator of complete texts of server-sent events. It ends when the
     subscriber is closed, dropped for being slow, or the daemon stops."""
 
-    def __init__(self, streams: "Streams", first: list[bytes], snapshot: Snapshot | None) -> None:
-        """``first`` is what it missed since its last event, or since ``snapshot``, if it needs one."""
+    def __init__(
+        self, streams: "Streams", first: list[bytes], snapshot: Snapshot | None, listener: tuple[str, str]
+    ) -> None:
+        """``first`` is what it missed since its last event, or since ``snapshot``, if it needs one.
+        ``listener`` is a name, and how it came."""
+        self.listener = listener
         self.on_drop: Callable[[], None] = _nothing
         """Called once when the reader is dropped, so that a write that is stuck can be given up."""
         self._streams = streams
@@ -226,17 +234,20 @@ class Streams:
             "restarts": self._restarts,
         }
 
-    def subscribe(self, last_event_id: str = "") -> Subscriber:
+    def subscribe(self, last_event_id: str = "", name: str = "", via: str = "") -> Subscriber:
         """A new subscriber, going on after the event of this id where that is still known, else with a
         snapshot; ``TooManySubscribers``."""
         if self._stopped or len(self._subscribers) >= MAX_SUBSCRIBERS:
             raise TooManySubscribers
+        listener = name, via
+        if name and sum(one.listener == listener for one in self._subscribers) >= MAX_OF_ONE:
+            raise TooManySubscribers(name)
         self._feed.wake()
         missed = self._feed.resume(last_event_id)
         snapshot = None
         if missed is None:
             snapshot, missed = self._share()
-        subscriber = Subscriber(self, missed, snapshot)
+        subscriber = Subscriber(self, missed, snapshot, listener)
         self._subscribers.add(subscriber)
         self._subscribed += 1
         if self._task is None or self._task.done():

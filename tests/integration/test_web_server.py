@@ -36,7 +36,7 @@ class Source:
         self.last_event_id = ""
         self.on_drop: Callable[[], None] = lambda: None
 
-    def subscribe(self, last_event_id: str) -> "Source":
+    def subscribe(self, last_event_id: str, _name: str, _via: str) -> "Source":
         self.last_event_id = last_event_id
         return self
 

@@ -2,12 +2,17 @@
 """Who gets what: sessions, roles, streams, JSON-RPC."""
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 
 import pytest
+from test_engine import home
 from web_parts import drained, headers, request, web
 
-from spind.web.app import RECHECK_SECONDS, SHARE
-from spind.web.messages import Response, Stream, WebError, parse_query, problem
+from spind.feed import Feed
+from spind.web.app import RECHECK_SECONDS
+from spind.web.messages import Reply, Response, Stream, WebError, parse_query, problem
+from spind.web.streams import MAX_OF_ONE, Streams
 
 RPC = {"jsonrpc": "2.0", "id": 1, "method": "list_devices"}
 RULE = {"action": "block", "domain": "a.test"}
@@ -198,25 +203,53 @@ def test_a_stream_outlives_many_looks_at_its_session() -> None:
     assert asyncio.run(read()) == 20
 
 
+Ask = Callable[..., Awaitable[Reply]]
+
+
+def with_streams(scenario: Callable[[Ask], Awaitable[None]], *, opened: bool = False) -> None:
+    """Run a scenario that asks for streams of events, of a feed as the daemon's."""
+
+    async def run() -> None:
+        streams = Streams(asyncio.get_running_loop(), Feed(home(), time.time, "test", "1"))
+        app = web(opened=opened, feed=streams).app
+
+        async def events(**headers: str) -> Reply:
+            return await app.answer(request("GET", "/api/v1/events", **headers))
+
+        try:
+            await scenario(events)
+        finally:
+            await streams.stop()
+
+    asyncio.run(run())
+
+
 def test_who_has_many_streams_leaves_some_to_the_others() -> None:
-    parts = web()
     token = {"cookie": "", "authorization": "Bearer viewer"}
-    replies = [parts.ask("GET", "/api/v1/events", **token) for _ in range(SHARE)]
-    refused = parts.ask("GET", "/api/v1/events", **token)
-    assert isinstance(refused, Response)
-    assert (refused.status, headers(refused)["Retry-After"]) == (503, "5")
-    assert isinstance(parts.ask("GET", "/api/v1/events"), Stream)  # a session, not the token
-    for reply in replies[:2]:
-        reply.close()
-    for _ in range(2):
-        assert isinstance(parts.ask("GET", "/api/v1/events", **token), Stream)
-    assert isinstance(parts.ask("GET", "/api/v1/events", **token), Response)
+
+    async def scenario(events: Ask) -> None:
+        replies = [await events(**token) for _ in range(MAX_OF_ONE)]
+        refused = await events(**token)
+        assert isinstance(refused, Response)
+        assert (refused.status, headers(refused)["Retry-After"]) == (503, "5")
+        assert isinstance(await events(), Stream)  # a session, not the token
+        for reply in replies[:2]:
+            assert isinstance(reply, Stream)
+            reply.close()
+            reply.close()
+        for _ in range(2):
+            assert isinstance(await events(**token), Stream)
+        assert isinstance(await events(**token), Response)
+
+    with_streams(scenario)
 
 
 def test_who_need_not_log_in_has_no_name_to_count() -> None:
-    parts = web(opened=True)
-    for _ in range(2 * SHARE):
-        assert isinstance(parts.ask("GET", "/api/v1/events", cookie=""), Stream)
+    async def scenario(events: Ask) -> None:
+        for _ in range(2 * MAX_OF_ONE):
+            assert isinstance(await events(cookie=""), Stream)
+
+    with_streams(scenario, opened=True)
 
 
 def test_captures_are_downloads() -> None:
@@ -253,7 +286,7 @@ def test_streams_can_only_be_read(path: str, method: str) -> None:
 def test_what_goes_wrong_inside_is_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
     parts = web()
 
-    def broken(_last: str) -> None:
+    def broken(*_asked: str) -> None:
         raise KeyError("secret")
 
     parts.sources.subscribe = broken

@@ -15,7 +15,7 @@ from spind.events import ConnDelta, Traffic
 from spind.model import ConnKey, parse_address
 from spind.web.app import WebApp
 from spind.web.identity import Identity, Login, LoginError
-from spind.web.messages import Reply, Request, Response, parse_query
+from spind.web.messages import Feed, Reply, Request, Response, parse_query
 from spind.web.pages import Pages
 from spind.web.protection import Hosts
 
@@ -78,7 +78,7 @@ class Sources:
         self.last_event_id = ""
         self.items = Items(b"data: 1\n\n", b"data: 2\n\n")
 
-    def subscribe(self, last_event_id: str) -> Items:
+    def subscribe(self, last_event_id: str, _name: str, _via: str) -> Items:
         self.last_event_id = last_event_id
         return self.items
 
@@ -114,7 +114,7 @@ def shipped() -> Pages:
     return Pages()
 
 
-def web(*, opened: bool = False, pages: Pages | None = None) -> Web:
+def web(*, opened: bool = False, pages: Pages | None = None, feed: Feed | None = None) -> Web:
     """A home with some nodes, behind a gate."""
     gate, sources, moment = Gatekeeper(opened=opened), Sources(), [T0 + 5]
     engine = home()
@@ -122,7 +122,7 @@ def web(*, opened: bool = False, pages: Pages | None = None) -> Web:
     engine.handle(Traffic([ConnDelta(1, site, 1, 100, 1, 1000, False)]), T0)
     api = Api(engine, lambda: moment[0], lambda _commands: None)
     hosts = Hosts(("gateway", "gateway.lan"), ("192.168.8.1", "fd00::1", "127.0.0.1"))
-    app = WebApp(api, gate, sources, sources, hosts, pages or shipped(), lambda: moment[0])
+    app = WebApp(api, gate, feed or sources, sources, hosts, pages or shipped(), lambda: moment[0])
     return Web(app, api, gate, sources, moment)
 
 
